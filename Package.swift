@@ -1,0 +1,117 @@
+// swift-tools-version: 6.2
+// Swiftlet: one package, many rooms. Dependencies point down only: two protocol cores never import each other, and only
+// executables import both EventLoop and a protocol. ARCHITECTURE.md draws the house.
+import PackageDescription
+
+/// Protocol cores and codecs: every unsafe touch is marked, every warning is an error.
+let strict: [SwiftSetting] = [
+    .enableExperimentalFeature("Lifetimes"),
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+]
+
+/// Shells around C libraries and the kernel: warnings are errors, unsafe calls are their daily work.
+let shell: [SwiftSetting] = [
+    .enableExperimentalFeature("Lifetimes"),
+    .treatAllWarnings(as: .error),
+]
+
+let package = Package(
+    name: "swiftlet",
+    targets: [
+        // What Swift cannot import, and system libraries.
+        .target(name: "CLinux"),
+        .target(name: "CURing"),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CSRTP2", pkgConfig: "libsrtp2", providers: [.apt(["libsrtp2-dev"])]),
+        .systemLibrary(name: "COpus", pkgConfig: "opus", providers: [.apt(["libopus-dev"])]),
+        .systemLibrary(name: "CSpeexDSP", pkgConfig: "speexdsp", providers: [.apt(["libspeexdsp-dev"])]),
+        .systemLibrary(name: "CNGHTTP2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
+        .systemLibrary(name: "CHiredis", pkgConfig: "hiredis", providers: [.apt(["libhiredis-dev"])]),
+        .systemLibrary(name: "CUsrSCTP", pkgConfig: "usrsctp", providers: [.apt(["libusrsctp-dev"])]),
+
+        // Foundations and codecs.
+        .target(name: "Primitives", swiftSettings: strict),
+        .target(name: "STUN", dependencies: ["Primitives", "Crypto"], swiftSettings: strict),
+        .target(name: "SDP", dependencies: ["Primitives"], swiftSettings: strict),
+        .target(name: "RTP", dependencies: ["Primitives"], swiftSettings: strict),
+        .target(name: "SCTP", dependencies: ["Primitives"], swiftSettings: strict),
+        .target(name: "HTTP", dependencies: ["Primitives"], swiftSettings: strict),
+        .target(name: "Crypto", dependencies: ["Primitives", "COpenSSL"], swiftSettings: shell),
+        .target(name: "RoutingHint", dependencies: ["Primitives", "Crypto"], swiftSettings: strict),
+        .target(name: "Trunk", dependencies: ["Primitives", "Crypto"], swiftSettings: strict),
+        .target(name: "ICE", dependencies: ["Primitives", "STUN", "Crypto"], swiftSettings: strict),
+        // libssl is linked here alone: the relay must not carry it.
+        .target(
+            name: "DTLS", dependencies: ["Primitives", "Crypto", "COpenSSL"], swiftSettings: shell,
+            linkerSettings: [.linkedLibrary("ssl")]),
+        .target(name: "SRTP", dependencies: ["Primitives", "Crypto", "COpenSSL", "CSRTP2"], swiftSettings: shell),
+        .target(name: "Audio", dependencies: ["Primitives", "RTP", "COpus", "CSpeexDSP"], swiftSettings: shell),
+        .target(name: "Realtime", dependencies: ["Primitives"], swiftSettings: strict),
+        .target(name: "Backend", dependencies: ["Primitives", "Realtime", "HTTP", "CNGHTTP2"], swiftSettings: shell),
+        .target(name: "FlowCache", dependencies: ["Primitives", "CHiredis"], swiftSettings: shell),
+
+        // The two product cores.
+        .target(
+            name: "RelayCore", dependencies: ["Primitives", "STUN", "Crypto", "RoutingHint", "Trunk"], swiftSettings: strict),
+        .target(
+            name: "TransceiverCore",
+            dependencies: [
+                "Primitives", "Crypto", "STUN", "SDP", "RTP", "SCTP", "RoutingHint", "Trunk", "ICE", "DTLS", "SRTP", "Audio",
+                "Realtime", "Backend", "HTTP",
+            ], swiftSettings: shell),
+
+        // The edges.
+        .target(name: "EventLoop", dependencies: ["Primitives", "CLinux", "CURing"], swiftSettings: shell),
+        .target(name: "Telemetry", dependencies: ["Primitives", "CLinux"], swiftSettings: shell),
+        .target(name: "Configuration", dependencies: ["Primitives"], swiftSettings: shell),
+
+        // Programs.
+        .executableTarget(
+            name: "swiftlet-relay",
+            dependencies: [
+                "Primitives", "Crypto", "RoutingHint", "Trunk", "RelayCore", "EventLoop", "Telemetry", "Configuration", "HTTP", "FlowCache",
+            ], path: "Sources/swiftlet-relay", swiftSettings: shell),
+        .executableTarget(
+            name: "swiftlet-transceiver",
+            dependencies: [
+                "Primitives", "Crypto", "TransceiverCore", "EventLoop", "Telemetry", "Configuration", "HTTP", "RoutingHint", "Trunk", "SDP",
+                "ICE", "DTLS", "SRTP", "Realtime", "Backend",
+            ], path: "Sources/swiftlet-transceiver", swiftSettings: shell),
+        .executableTarget(
+            name: "swiftlet",
+            dependencies: [
+                "Primitives", "Crypto", "RoutingHint", "Trunk", "STUN", "EventLoop", "Telemetry", "Configuration", "HTTP", "Simulation",
+            ], path: "Sources/swiftlet", swiftSettings: shell),
+        .target(
+            name: "Simulation",
+            dependencies: [
+                "Primitives", "Crypto", "STUN", "RTP", "SDP", "SRTP", "DTLS", "ICE", "RoutingHint", "Trunk", "RelayCore", "TransceiverCore",
+            ], swiftSettings: shell),
+
+        // Tests: one target a room, so that a change builds what it touches.
+        .target(name: "TestSupport", dependencies: ["Primitives"], path: "Tests/TestSupport", swiftSettings: shell),
+        .testTarget(name: "PrimitivesTests", dependencies: ["Primitives", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "STUNTests", dependencies: ["STUN", "ICE", "Crypto", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "SDPTests", dependencies: ["SDP", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "RTPTests", dependencies: ["RTP", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "SCTPTests", dependencies: ["SCTP", "CUsrSCTP", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "HTTPTests", dependencies: ["HTTP", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "RelayTests", dependencies: ["RelayCore", "RoutingHint", "Trunk", "STUN", "Crypto", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "DTLSTests", dependencies: ["DTLS", "Crypto", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "SRTPTests", dependencies: ["SRTP", "Crypto", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "AudioTests", dependencies: ["Audio", "RTP", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "RealtimeTests", dependencies: ["Realtime", "Backend", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "EventLoopTests", dependencies: ["EventLoop", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "ConfigurationTests", dependencies: ["Configuration", "Telemetry", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "FlowCacheTests", dependencies: ["FlowCache", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "TransceiverTests", dependencies: ["TransceiverCore", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "SimulationTests", dependencies: ["Simulation", "TestSupport"], swiftSettings: shell),
+    ],
+    swiftLanguageModes: [.v6]
+)
+
+// glibc's headers belong to the toolchain's own clang module: every target must see them with the same feature macro.
+for target in package.targets where target.type != .system {
+    target.cSettings = (target.cSettings ?? []) + [.define("_GNU_SOURCE")]
+}

@@ -1,0 +1,1 @@
+// Audio: the room's door file; see ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+// Backend: the room's door file; see ARCHITECTURE.md.

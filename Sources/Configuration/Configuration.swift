@@ -1,0 +1,1 @@
+// Configuration: the room's door file; see ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+// Crypto: the room's door file; see ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+// DTLS: the room's door file; see ARCHITECTURE.md.

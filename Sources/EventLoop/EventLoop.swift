@@ -1,0 +1,1 @@
+// EventLoop: the room's door file; see ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+// FlowCache: the room's door file; see ARCHITECTURE.md.

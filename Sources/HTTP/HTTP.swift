@@ -1,0 +1,1 @@
+// HTTP: the room's door file; see ARCHITECTURE.md.

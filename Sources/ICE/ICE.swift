@@ -1,0 +1,1 @@
+// ICE: the room's door file; see ARCHITECTURE.md.

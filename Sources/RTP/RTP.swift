@@ -1,0 +1,1 @@
+// RTP: the room's door file; see ARCHITECTURE.md.

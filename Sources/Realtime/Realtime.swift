@@ -1,0 +1,1 @@
+// Realtime: the room's door file; see ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+// RelayCore: the room's door file; see ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+// RoutingHint: the room's door file; see ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+// SCTP: the room's door file; see ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+// SDP: the room's door file; see ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+// SRTP: the room's door file; see ARCHITECTURE.md.

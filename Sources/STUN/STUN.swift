@@ -1,0 +1,1 @@
+// STUN: the room's door file; see ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+// Simulation: the room's door file; see ARCHITECTURE.md.

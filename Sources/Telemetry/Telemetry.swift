@@ -1,0 +1,1 @@
+// Telemetry: the room's door file; see ARCHITECTURE.md.

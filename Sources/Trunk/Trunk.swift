@@ -1,0 +1,1 @@
+// Trunk: the room's door file; see ARCHITECTURE.md.
