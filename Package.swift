@@ -97,7 +97,8 @@ let package = Package(
         .testTarget(name: "RTPTests", dependencies: ["RTP", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "SCTPTests", dependencies: ["SCTP", "CUsrSCTP", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "HTTPTests", dependencies: ["HTTP", "TestSupport"], swiftSettings: shell),
-        .testTarget(name: "RelayTests", dependencies: ["RelayCore", "RoutingHint", "Trunk", "STUN", "Crypto", "TestSupport"], swiftSettings: shell),
+        .testTarget(
+            name: "RelayTests", dependencies: ["RelayCore", "RoutingHint", "Trunk", "STUN", "Crypto", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "DTLSTests", dependencies: ["DTLS", "Crypto", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "SRTPTests", dependencies: ["SRTP", "Crypto", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "AudioTests", dependencies: ["Audio", "RTP", "TestSupport"], swiftSettings: shell),
