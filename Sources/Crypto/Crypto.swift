@@ -31,6 +31,14 @@ extension InlineArray where Element == UInt8 {
     }
 }
 
+extension Array where Element == UInt8 {
+    /// The elements as raw bytes; valid while the array is.
+    public var bytes: RawSpan {
+        @_lifetime(borrow self)
+        borrowing get { span.bytes }
+    }
+}
+
 /// The version text of the libcrypto that is loaded, for the start-up line.
 public var libcryptoVersion: String { String(cString: OpenSSL_version(OPENSSL_VERSION)) }
 

@@ -1,0 +1,146 @@
+// The keys that signaling, transceivers and relays of one deployment share, and the file that carries them.
+
+import Crypto
+import Primitives
+
+/// One hint key. Its id travels in the clear in every hint made with it.
+public struct HintKey: Hashable, Sendable {
+    /// 0…31.
+    public let id: UInt8
+    /// AES-128: 16 bytes.
+    public let cipherKey: [UInt8]
+    /// HMAC-SHA-256: 32 bytes.
+    public let tagKey: [UInt8]
+
+    /// Nil unless the id is below 32 and the keys have their lengths.
+    public init?(id: UInt8, cipherKey: [UInt8], tagKey: [UInt8]) {
+        guard id < 32, cipherKey.count == 16, tagKey.count == 32 else { return nil }
+        self.id = id
+        self.cipherKey = cipherKey
+        self.tagKey = tagKey
+    }
+}
+
+/// All keys. Never printed: it has no description of its own, and `json` is for the key file alone.
+public struct KeyRing: Hashable, Sendable {
+    /// 1…32 keys with different ids. The first one mints, all of them open.
+    public private(set) var hintKeys: [HintKey]
+    /// HMAC-SHA-256 key of the ice-pwd: 32 bytes.
+    public let passwordKey: [UInt8]
+    /// Key of the trunk's frame tag.
+    public let trunkKey: SipKey
+
+    /// Nil for no hint key, two hint keys with one id, or a password key that is not 32 bytes long.
+    public init?(hintKeys: [HintKey], passwordKey: [UInt8], trunkKey: SipKey) {
+        guard !hintKeys.isEmpty, Set(hintKeys.map(\.id)).count == hintKeys.count, passwordKey.count == 32 else { return nil }
+        self.hintKeys = hintKeys
+        self.passwordKey = passwordKey
+        self.trunkKey = trunkKey
+    }
+
+    /// A new ring with one hint key.
+    public static func generate(random: inout some RandomNumberGenerator) -> KeyRing {
+        KeyRing(
+            first: makeHintKey(id: 0, random: &random), passwordKey: makeBytes(32, random: &random),
+            trunkKey: SipKey(k0: random.next(), k1: random.next()))
+    }
+
+    private init(first: HintKey, passwordKey: [UInt8], trunkKey: SipKey) {
+        hintKeys = [first]
+        self.passwordKey = passwordKey
+        self.trunkKey = trunkKey
+    }
+
+    /// Puts a fresh key first, which mints from now on, and keeps the newest `keeping` in all (1…32).
+    ///
+    /// A key may only be dropped when its last hint has expired; and every relay must know a key before signaling mints with it.
+    public mutating func rotate(keeping count: Int, random: inout some RandomNumberGenerator) {
+        let kept = Array(hintKeys.prefix(max(min(count, 32), 1) - 1))
+        var id = (hintKeys[0].id + 1) % 32
+        while kept.contains(where: { $0.id == id }) { id = (id + 1) % 32 }
+        hintKeys = [Self.makeHintKey(id: id, random: &random)] + kept
+    }
+
+    private static func makeHintKey(id: UInt8, random: inout some RandomNumberGenerator) -> HintKey {
+        guard let key = HintKey(id: id, cipherKey: makeBytes(16, random: &random), tagKey: makeBytes(32, random: &random))
+        else { preconditionFailure("the lengths are constants") }
+        return key
+    }
+
+    private static func makeBytes(_ count: Int, random: inout some RandomNumberGenerator) -> [UInt8] {
+        var bytes: [UInt8] = []
+        while bytes.count < count { withEachByte(of: random.next()) { if bytes.count < count { bytes.append($0) } } }
+        return bytes
+    }
+
+    private static func withEachByte(of word: UInt64, _ body: (UInt8) -> Void) {
+        for index in 0..<8 { body(UInt8(truncatingIfNeeded: word >> UInt64(8 * index))) }
+    }
+}
+
+extension KeyRing {
+    /// The content of the key file (SPEC.md): hexadecimal values, ends with a line feed.
+    public var json: String {
+        let keys = hintKeys.map { "    { \"id\": \($0.id), \"cipher\": \"\(hex($0.cipherKey))\", \"tag\": \"\(hex($0.tagKey))\" }" }
+        return """
+            {
+              "version": 1,
+              "hintKeys": [
+            \(keys.joined(separator: ",\n"))
+              ],
+              "passwordKey": "\(hex(passwordKey))",
+              "trunkKey": "\(hex(Self.bytes(of: trunkKey)))"
+            }
+
+            """
+    }
+
+    /// The 16 bytes of a SipHash key, little-endian as in the paper.
+    private static func bytes(of key: SipKey) -> [UInt8] {
+        var bytes: [UInt8] = []
+        withEachByte(of: key.k0) { bytes.append($0) }
+        withEachByte(of: key.k1) { bytes.append($0) }
+        return bytes
+    }
+}
+
+/// Why a key file is refused: one sentence that names the place and what is wanted, never a key.
+public struct KeyFileError: Error, Hashable, Sendable, CustomStringConvertible {
+    public let description: String
+    init(_ description: String) { self.description = description }
+}
+
+extension KeyRing {
+    /// Reads a key file's content. Strict: a member that is unknown, missing or given twice is refused, and so is anything after the end.
+    public init(parsingJSON bytes: RawSpan) throws(KeyFileError) {
+        guard bytes.byteCount <= 65_536 else { throw KeyFileError("the key file is larger than 64 KiB") }
+        let root = try KeyFileParser.parse(bytes)
+        let members = try root.object("the key file", exactly: ["version", "hintKeys", "passwordKey", "trunkKey"])
+        let version = try members.number("version", "version", upTo: 1_000_000)
+        guard version == 1 else { throw KeyFileError("version: \(version) is unknown, this program reads 1") }
+
+        let elements = try members.array("hintKeys", "hintKeys")
+        guard (1...32).contains(elements.count) else { throw KeyFileError("hintKeys: \(elements.count) keys, want 1 to 32") }
+        var keys: [HintKey] = []
+        for (index, element) in elements.enumerated() {
+            let place = "hintKeys[\(index)]"
+            let fields = try element.object(place, exactly: ["id", "cipher", "tag"])
+            let id = UInt8(try fields.number("id", "\(place).id", upTo: 31))
+            guard !keys.contains(where: { $0.id == id }) else { throw KeyFileError("\(place).id: \(id) is used twice") }
+            let cipher = try fields.key("cipher", "\(place).cipher", byteCount: 16)
+            let tag = try fields.key("tag", "\(place).tag", byteCount: 32)
+            guard let key = HintKey(id: id, cipherKey: cipher, tagKey: tag) else { throw KeyFileError("\(place) is not a hint key") }
+            keys.append(key)
+        }
+        let password = try members.key("passwordKey", "passwordKey", byteCount: 32)
+        let trunk = try members.key("trunkKey", "trunkKey", byteCount: 16)
+        guard let trunkKey = SipKey(trunk.bytes), let ring = KeyRing(hintKeys: keys, passwordKey: password, trunkKey: trunkKey)
+        else { throw KeyFileError("the keys do not make a ring") }
+        self = ring
+    }
+
+    public init(parsingJSON text: String) throws(KeyFileError) {
+        let bytes = Array(text.utf8)
+        try self.init(parsingJSON: bytes.bytes)
+    }
+}
