@@ -106,7 +106,11 @@ extension OutputRawSpan {
     @_lifetime(self: copy self)
     @inlinable public mutating func append(contentsOf source: RawSpan) {
         precondition(source.byteCount <= freeCapacity)
-        for index in 0..<source.byteCount { append(source.byte(index)) }
+        guard source.byteCount > 0 else { return }
+        unsafe withUnsafeMutableBytes { target, count in
+            unsafe source.withUnsafeBytes { unsafe (target.baseAddress! + count).copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+            count += source.byteCount
+        }
     }
     @_lifetime(self: copy self)
     @inlinable public mutating func append(zeros count: Int) {
