@@ -76,7 +76,8 @@ extension Reactor {
     public var count: Int { registrations.count - freeCount }
 
     /// Watches `descriptor`. Events carry `tag`. Throws `.noBufferSpace` when `capacity` descriptors are watched already.
-    public mutating func register(_ descriptor: borrowing FileDescriptor, for interest: Interest, tag: UInt64) throws(Errno) -> ReactorToken {
+    public mutating func register(_ descriptor: borrowing FileDescriptor, for interest: Interest, tag: UInt64) throws(Errno) -> ReactorToken
+    {
         guard freeCount > 0 else { throw .noBufferSpace }
         let slot = free[freeCount - 1]
         let generation = registrations[Int(slot)].generation

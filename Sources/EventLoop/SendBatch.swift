@@ -36,7 +36,8 @@ public struct SendBatch: ~Copyable {
         self.slotSize = (slotSize + 63) / 64 * 64
         memory = PacketMemory(count: capacity, slotSize: self.slotSize)
         base = memory.base
-        entries = Slab(count: capacity) { _ in Outgoing(destination: SocketAddress(.v6Any, port: 0), bytes: nil, length: 0, segmentSize: 0) }
+        entries = Slab(count: capacity) { _ in Outgoing(destination: SocketAddress(.v6Any, port: 0), bytes: nil, length: 0, segmentSize: 0)
+        }
         vectors = MessageVectors(count: capacity, controlSize: Int(CLINUX_SEND_CONTROL_BYTES))
         pieces = MessageVectors(count: Self.trainLimit, controlSize: 0)
         failures = Slab(count: Self.errnoLimit) { _ in 0 }
