@@ -1,1 +1,1 @@
-// TransceiverCore: the room's door file; see ARCHITECTURE.md.
+// later

@@ -1,0 +1,78 @@
+import Primitives
+
+/// Reads the members of one JSON object with errors that name the field, and refuses members that nobody asked for.
+struct FieldReader {
+    private let members: JSONObject
+    private let path: String
+    private var taken: Set<String> = []
+
+    init(_ value: JSONValue, path: String) throws(APIError) {
+        guard let members = value.object else { throw .wrongType(path, expected: "an object") }
+        self.members = members
+        self.path = path
+    }
+
+    func name(_ field: String) -> String { path.isEmpty ? field : "\(path).\(field)" }
+
+    /// The raw member; nil when absent.
+    mutating func value(_ field: String) -> JSONValue? {
+        taken.insert(field)
+        return members[field]
+    }
+
+    mutating func string(_ field: String, maximum: Int = 65_536) throws(APIError) -> String? {
+        guard let value = value(field), !value.isNull else { return nil }
+        guard let text = value.string else { throw .wrongType(name(field), expected: "a string") }
+        guard text.utf8.count <= maximum else {
+            throw APIError(
+                code: "string_above_max_length", message: "'\(name(field))' is longer than \(maximum) bytes.", param: name(field))
+        }
+        return text
+    }
+
+    mutating func bool(_ field: String) throws(APIError) -> Bool? {
+        guard let value = value(field), !value.isNull else { return nil }
+        guard let flag = value.bool else { throw .wrongType(name(field), expected: "a boolean") }
+        return flag
+    }
+
+    mutating func integer(_ field: String, in range: ClosedRange<Int64>) throws(APIError) -> Int? {
+        guard let value = value(field), !value.isNull else { return nil }
+        guard let number = value.integer else { throw .wrongType(name(field), expected: "an integer") }
+        guard range.contains(number) else {
+            throw .wrongValue(name(field), given: value, allowed: "\(range.lowerBound) to \(range.upperBound)")
+        }
+        return Int(number)
+    }
+
+    mutating func number(_ field: String, in range: ClosedRange<Double>) throws(APIError) -> Double? {
+        guard let value = value(field), !value.isNull else { return nil }
+        guard let number = value.double else { throw .wrongType(name(field), expected: "a number") }
+        guard range.contains(number) else {
+            throw .wrongValue(name(field), given: value, allowed: "\(range.lowerBound) to \(range.upperBound)")
+        }
+        return number
+    }
+
+    mutating func choice(_ field: String, _ allowed: [String]) throws(APIError) -> String? {
+        guard let value = value(field), !value.isNull else { return nil }
+        guard let text = value.string else { throw .wrongType(name(field), expected: "a string") }
+        guard allowed.contains(text) else {
+            throw .wrongValue(name(field), given: value, allowed: allowed.map { "'\($0)'" }.joined(separator: ", "))
+        }
+        return text
+    }
+
+    mutating func object(_ field: String) throws(APIError) -> FieldReader? {
+        guard let value = value(field), !value.isNull else { return nil }
+        return try FieldReader(value, path: name(field))
+    }
+
+    /// Whether the member is there and null.
+    mutating func isNull(_ field: String) -> Bool { value(field)?.isNull ?? false }
+
+    /// Refuses the first member that no call above has asked for.
+    func finish() throws(APIError) {
+        for member in members.members where !taken.contains(member.name) { throw .unknown(name(String(member.name.prefix(64)))) }
+    }
+}
