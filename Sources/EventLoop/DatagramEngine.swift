@@ -15,6 +15,15 @@ public import Primitives
     public let index: Int
 }
 
+/// What the engine keeps beside a socket. Not private: a client module that destroys an engine needs its metadata.
+@usableFromInline struct EngineSocket {
+    var descriptor: CInt = -1
+    var family = AddressFamily.v4
+    var segments = false
+    var token: ReactorToken?
+    var localAddress = SocketAddress(.v6Any, port: 0)
+}
+
 /// One worker's datagram sockets, and a `Reactor` for everything else it waits for.
 public struct DatagramEngine: ~Copyable {
     public let kind: EngineKind
@@ -22,14 +31,6 @@ public struct DatagramEngine: ~Copyable {
     public var reactor: Reactor
     private var owned: Slab<DatagramSocket?>
     private var sockets: Slab<EngineSocket>
-
-    private struct EngineSocket {
-        var descriptor: CInt = -1
-        var family = AddressFamily.v4
-        var segments = false
-        var token: ReactorToken?
-        var localAddress = SocketAddress(.v6Any, port: 0)
-    }
 
     /// - Parameters:
     ///   - socketCapacity: the most datagram sockets this engine will own.

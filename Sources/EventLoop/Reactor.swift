@@ -36,10 +36,17 @@ public import Primitives
     }
 }
 
+/// A watched descriptor. Not private: a client module that destroys a reactor needs its metadata.
+@usableFromInline struct ReactorRegistration {
+    var descriptor: CInt = -1
+    var generation: UInt32 = 0
+    var tag: UInt64 = 0
+}
+
 /// An epoll instance and its registrations. A registered descriptor stays its owner's, who deregisters it before closing it.
 public struct Reactor: ~Copyable {
     let epoll: FileDescriptor
-    private var registrations: Slab<Registration>
+    private var registrations: Slab<ReactorRegistration>
     private var free: Slab<UInt32>
     private var freeCount: Int
     private let events: UnsafeMutablePointer<epoll_event>
@@ -47,19 +54,13 @@ public struct Reactor: ~Copyable {
     private var ready = 0
     private var next = 0
 
-    private struct Registration {
-        var descriptor: CInt = -1
-        var generation: UInt32 = 0
-        var tag: UInt64 = 0
-    }
-
     /// - Parameters:
     ///   - capacity: the most descriptors watched at once.
     ///   - eventsPerTurn: the most events of one wait; the rest come with the next one.
     public init(capacity: Int = 4096, eventsPerTurn: Int = 256) throws(Errno) {
         precondition(capacity >= 1 && capacity <= 1 << 24 && eventsPerTurn >= 1)
         epoll = FileDescriptor(owning: try Syscall.epollCreate())
-        registrations = Slab(count: capacity) { _ in Registration() }
+        registrations = Slab(count: capacity) { _ in ReactorRegistration() }
         free = Slab(count: capacity) { UInt32(capacity - 1 - $0) }
         freeCount = capacity
         events = .allocate(capacity: eventsPerTurn)
