@@ -200,9 +200,14 @@ public struct StreamListener: ~Copyable, Sendable {
         guard reserve != nil else { return .failed(error) }
         reserve = nil
         var name = SocketName()
-        if let client = try? Syscall.accept(descriptor.rawValue, &name) { Syscall.close(client) }
-        reserve = try? Self.makeReserve()
-        return .refusedForLackOfDescriptors
+        defer { reserve = try? Self.makeReserve() }
+        do throws(Errno) {
+            Syscall.close(try Syscall.accept(descriptor.rawValue, &name))
+            return .refusedForLackOfDescriptors
+        } catch {
+            // The kernel looks for a descriptor before it looks for a client: perhaps nobody was waiting.
+            return error == .wouldBlock ? .wouldBlock : .failed(error)
+        }
     }
 
     private static func makeReserve() throws(Errno) -> FileDescriptor { FileDescriptor(owning: try Syscall.openReadOnly("/dev/null")) }

@@ -112,8 +112,8 @@ static inline ssize_t clinux_receive_descriptors(int socket, void *bytes, size_t
 
 static inline int clinux_attach_reuseport_program(int socket, const uint16_t *codes, const uint8_t *jumps_true,
                                                   const uint8_t *jumps_false, const uint32_t *constants, int count) {
-    struct sock_filter filter[64];
-    if (count < 1 || count > 64) {
+    struct sock_filter filter[128];
+    if (count < 1 || count > 128) {
         errno = EINVAL;
         return -1;
     }

@@ -1,0 +1,208 @@
+import EventLoop
+import Primitives
+import Testing
+
+@Suite struct DatagramTests {
+    /// One batch of 64 goes out, each datagram with its own content; all arrive with the sender's address.
+    @Test(arguments: engines, loopbackAddresses)
+    func `a batch arrives whole and in order`(engine: EngineKind, address: SocketAddress) throws {
+        var sender = try Endpoint(engine, boundTo: address)
+        var receiver = try Endpoint(engine, boundTo: address)
+        for index in 0..<64 {
+            let appended = sender.outgoing.append(to: receiver.address) { packet in
+                packet.append(UInt32(index))
+                packet.append(zeros: index)
+            }
+            #expect(appended)
+        }
+        let isFull = sender.outgoing.isFull
+        let overflow = sender.queue([1], to: receiver.address)
+        #expect(isFull && !overflow)
+        sender.flush()
+        let waiting = sender.outgoing.count
+        #expect(waiting == 0)
+        #expect(sender.statistics.sent == 64)
+        let received = receiver.collect(64)
+        #expect(received.count == 64)
+        for (index, item) in received.enumerated() {
+            #expect(item.datagram.source == sender.address)
+            #expect(item.bytes == [0, 0, 0, UInt8(index)] + [UInt8](repeating: 0, count: index))
+            #expect(item.datagram.segmentSize == 0 && item.datagram.segmentCount == 1)
+        }
+    }
+
+    /// A dual-stack socket hears IPv4 and IPv6, and canonical addresses make both look alike; it answers both.
+    @Test(arguments: engines)
+    func `a dual-stack socket speaks to both families`(engine: EngineKind) throws {
+        var server = try Endpoint(engine, boundTo: SocketAddress(.v6Any, port: 0))
+        for ip in [IPAddress.v4Loopback, .v6Loopback] {
+            var client = try Endpoint(engine, boundTo: SocketAddress(ip, port: 0))
+            client.send([7, 7], to: SocketAddress(ip, port: server.address.port))
+            let question = try one(server.collect(1))
+            #expect(question.datagram.source == client.address)
+            server.send([8], to: question.datagram.source)
+            #expect(client.collect(1).first?.bytes == [8])
+        }
+    }
+
+    /// More datagrams than one batch holds come in several receives; every slot is used again many times.
+    @Test(arguments: engines)
+    func `slots are reused over many batches`(engine: EngineKind) throws {
+        var sender = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        var receiver = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        for round in 0..<50 {
+            for index in 0..<40 {
+                sender.enqueue([0, UInt8(round), 0, UInt8(index)], to: receiver.address)
+            }
+            sender.flush()
+            let received = receiver.collect(40)
+            #expect(received.map(\.bytes) == (0..<40).map { [0, UInt8(round), 0, UInt8($0)] })
+        }
+    }
+
+    /// The worker writes a header before the payload in place and sends both without a copy.
+    @Test(arguments: engines)
+    func `a received datagram is forwarded with a header written in place`(engine: EngineKind) throws {
+        var client = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        var relay = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        var server = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        client.send([1, 2, 3], to: relay.address)
+        _ = relay.collect(1)
+        var header = relay.incoming.mutableBytes(0, -4..<3)
+        header.set(UInt32(0xAABB_CCDD), at: 0)
+        header.set(UInt8(9), at: 6)
+        let appended = relay.outgoing.append(forwarding: 0, -4..<3, of: relay.incoming, to: server.address)
+        #expect(appended)
+        relay.flush()
+        #expect(server.collect(1).first?.bytes == [0xAA, 0xBB, 0xCC, 0xDD, 1, 2, 9])
+    }
+
+    @Test(arguments: engines)
+    func `a datagram longer than the slot is counted and not shown`(engine: EngineKind) throws {
+        var sender = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        var receiver = try Endpoint(
+            engine, try DatagramSocket(boundTo: SocketAddress(.v4Loopback, port: 0)), payloadCapacity: 100)
+        sender.send([UInt8](repeating: 1, count: 101), to: receiver.address)
+        sender.send([UInt8](repeating: 2, count: 100), to: receiver.address)
+        #expect(receiver.collect(1).first?.bytes == [UInt8](repeating: 2, count: 100))
+        let truncated = receiver.incoming.truncated
+        #expect(truncated == 1)
+    }
+
+    /// Twenty datagrams of one size and a shorter one go through the kernel once and arrive as one train.
+    @Test(arguments: engines, loopbackAddresses)
+    func `a train arrives whole with its segment size`(engine: EngineKind, address: SocketAddress) throws {
+        var options = DatagramSocket.Options()
+        options.coalesces = true
+        var sender = try Endpoint(engine, boundTo: address, options: options)
+        var receiver = try Endpoint(engine, boundTo: address, options: options)
+        let segments = sender.engine.segments(sender.socket)
+        try #require(segments, "this kernel has no UDP_SEGMENT")
+        let appended = sender.outgoing.appendTrain(to: receiver.address, segmentSize: 300) { packet in
+            for index in 0..<20 {
+                packet.append(UInt32(index))
+                packet.append(zeros: 296)
+            }
+            packet.append(UInt32(20))
+        }
+        #expect(appended)
+        sender.flush()
+        #expect(sender.statistics.sent == 21)
+        let train = try one(receiver.collect(1))
+        #expect(train.datagram.length == 20 * 300 + 4)
+        #expect(train.datagram.segmentSize == 300)
+        #expect(train.datagram.segmentCount == 21)
+        for index in 0..<21 {
+            let range = train.datagram.segment(index)
+            #expect(range.count == (index < 20 ? 300 : 4))
+            let number = receiver.incoming.bytes(0, range).u32(0)
+            #expect(number == UInt32(index))
+        }
+    }
+
+    /// A receiver that does not ask for trains gets plain datagrams.
+    @Test(arguments: engines)
+    func `a train reaches a plain receiver as datagrams`(engine: EngineKind) throws {
+        var sender = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        var receiver = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        let appended = sender.outgoing.appendTrain(to: receiver.address, segmentSize: 10) { $0.append(zeros: 35) }
+        #expect(appended)
+        sender.flush()
+        #expect(receiver.collect(4).map(\.bytes.count) == [10, 10, 10, 5])
+    }
+
+    @Test(arguments: engines)
+    func `the kernel's time of arrival comes with the datagram`(engine: EngineKind) throws {
+        var options = DatagramSocket.Options()
+        options.timestamps = true
+        var sender = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        var receiver = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0), options: options)
+        let before = wallClock()
+        sender.send([1], to: receiver.address)
+        let received = try one(receiver.collect(1))
+        let arrival = try #require(received.datagram.arrival)
+        #expect(arrival >= before && arrival <= wallClock())
+        #expect(sender.collectPresent().isEmpty)
+    }
+
+    /// The receiver sleeps while far more arrives than its buffer takes; afterwards the kernel tells how many were lost.
+    @Test(arguments: engines)
+    func `datagrams lost in the socket's buffer are counted by the kernel`(engine: EngineKind) throws {
+        let small = DatagramSocket.Options(receiveBufferSize: 4096)
+        var sender = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        var receiver = try Endpoint(engine, DatagramSocket(boundTo: SocketAddress(.v4Loopback, port: 0), options: small), slots: 64)
+        for _ in 0..<200 { sender.send([UInt8](repeating: 0, count: 1000), to: receiver.address) }
+        var shown = 0
+        while true {
+            let present = receiver.collectPresent()
+            if present.isEmpty { break }
+            shown += present.count
+        }
+        sender.send([1], to: receiver.address)
+        let last = try one(receiver.collect(1))
+        #expect(shown < 200)
+        #expect(Int(last.datagram.dropped) == 200 - shown)
+    }
+}
+
+@Suite struct SendFailureTests {
+    /// A connected socket hears the ICMP error of a datagram when it sends the next. That one is sent again, and the rest of the
+    /// batch, to somebody else, arrives.
+    @Test(arguments: engines)
+    func `an ICMP refusal does not end a batch`(engine: EngineKind) throws {
+        let nobody = try DatagramSocket(boundTo: SocketAddress(.v4Loopback, port: 0)).localAddress
+        let socket = try DatagramSocket(boundTo: SocketAddress(.v4Loopback, port: 0))
+        try socket.connect(to: nobody)
+        var sender = try Endpoint(engine, socket)
+        var receiver = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        sender.send([1], to: nobody)
+        for _ in 0..<3 { sender.enqueue([1], to: nobody) }
+        for index in 0..<10 { sender.enqueue([UInt8(index)], to: receiver.address) }
+        sender.flush()
+        #expect(receiver.collect(10).map(\.bytes) == (0..<10).map { [UInt8($0)] })
+        #expect(sender.statistics.retried >= 1)
+        #expect(sender.statistics.sent == 14)
+        #expect(sender.statistics.dropped == 0)
+    }
+
+    /// An IPv4 socket cannot reach an IPv6 address, and nothing takes 65,500 bytes to an unroutable port 0: those datagrams are
+    /// counted under their error, and their neighbours arrive.
+    @Test(arguments: engines)
+    func `a datagram that cannot be sent is counted and its neighbours are sent`(engine: EngineKind) throws {
+        var sender = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        var receiver = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        sender.enqueue([1], to: receiver.address)
+        sender.enqueue([2], to: SocketAddress(.v6Loopback, port: 9))
+        sender.enqueue([3], to: receiver.address)
+        sender.enqueue([4], to: SocketAddress(.v4Loopback, port: 0))
+        sender.enqueue([5], to: receiver.address)
+        sender.flush()
+        #expect(receiver.collect(3).map(\.bytes) == [[1], [3], [5]])
+        #expect(sender.statistics.sent == 3)
+        #expect(sender.statistics.dropped == 2)
+        let failures = sender.outgoing.failures(.invalidArgument)
+        #expect(failures >= 1)
+        let destination = try #require(sender.statistics.lastFailedDestination)
+        #expect(destination == SocketAddress(.v4Loopback, port: 0))
+    }
+}

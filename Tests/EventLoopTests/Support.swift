@@ -1,0 +1,101 @@
+// Shared by this room's tests: real sockets on loopback, ports chosen by the kernel, waits that end with the condition.
+import EventLoop
+import Primitives
+import Testing
+
+/// The kernel interfaces that this machine offers.
+let engines: [EngineKind] = [.epoll]
+
+let loopbackAddresses = [SocketAddress(.v4Loopback, port: 0), SocketAddress(.v6Loopback, port: 0)]
+
+/// One socket in one engine, with batches of its own.
+struct Endpoint: ~Copyable {
+    var engine: DatagramEngine
+    let socket: DatagramHandle
+    var incoming: ReceiveBatch
+    var outgoing: SendBatch
+    let address: SocketAddress
+
+    init(
+        _ kind: EngineKind, _ socket: consuming DatagramSocket, payloadCapacity: Int = 2048, slots: Int = 128, sendSlotSize: Int = 2048
+    ) throws {
+        var engine = try DatagramEngine(kind, socketCapacity: 2, descriptorCapacity: 16)
+        let incoming = ReceiveBatch(slots: slots, payloadCapacity: payloadCapacity)
+        let address = socket.localAddress
+        let handle = try engine.add(socket, receivingInto: incoming, tag: 1)
+        self.init(engine, handle, incoming, SendBatch(slotSize: sendSlotSize), address)
+    }
+
+    private init(
+        _ engine: consuming DatagramEngine, _ socket: DatagramHandle, _ incoming: consuming ReceiveBatch, _ outgoing: consuming SendBatch,
+        _ address: SocketAddress
+    ) {
+        self.engine = engine
+        self.socket = socket
+        self.incoming = incoming
+        self.outgoing = outgoing
+        self.address = address
+    }
+
+    init(_ kind: EngineKind, boundTo address: SocketAddress, options: DatagramSocket.Options = .init()) throws {
+        try self.init(
+            kind, DatagramSocket(boundTo: address, options: options), payloadCapacity: options.coalesces ? 65_536 : 2048,
+            slots: options.coalesces ? 64 : 128, sendSlotSize: options.coalesces ? 65_536 : 2048)
+    }
+
+    mutating func send(_ payload: [UInt8], to destination: SocketAddress) {
+        let appended = outgoing.append(payload.span.bytes, to: destination)
+        precondition(appended)
+        flush()
+    }
+
+    /// Adds to the batch; false when it is full.
+    mutating func queue(_ payload: [UInt8], to destination: SocketAddress) -> Bool {
+        outgoing.append(payload.span.bytes, to: destination)
+    }
+
+    mutating func enqueue(_ payload: [UInt8], to destination: SocketAddress) {
+        let appended = queue(payload, to: destination)
+        #expect(appended)
+    }
+
+    var statistics: SendStatistics { outgoing.statistics }
+
+    mutating func flush() { engine.send(&outgoing, on: socket) }
+
+    /// Receives until `count` datagrams (trains count once) have come or five seconds have passed.
+    mutating func collect(_ count: Int) -> [Received] {
+        var received: [Received] = []
+        let end = MonotonicClock.now() + .seconds(5)
+        while received.count < count, MonotonicClock.now() < end {
+            engine.wait(until: end)
+            while engine.nextEvent() != nil {}
+            engine.receive(from: socket, into: &incoming)
+            for index in 0..<incoming.count {
+                received.append(Received(datagram: incoming[index], bytes: incoming.bytes(index).array))
+            }
+        }
+        return received
+    }
+
+    /// What is there without waiting.
+    mutating func collectPresent() -> [Received] {
+        engine.wait(until: .zero)
+        while engine.nextEvent() != nil {}
+        engine.receive(from: socket, into: &incoming)
+        return (0..<incoming.count).map { Received(datagram: incoming[$0], bytes: incoming.bytes($0).array) }
+    }
+}
+
+struct Received {
+    var datagram: Datagram
+    var bytes: [UInt8]
+}
+
+/// The first of what was collected; the test ends when there is none.
+func one(_ received: [Received]) throws -> Received { try #require(received.first) }
+
+/// For values that come from something noncopyable, which the `#expect` macro cannot take apart.
+func expectEqual<Value: Equatable>(_ value: Value, _ wanted: Value, sourceLocation: SourceLocation = #_sourceLocation) {
+    #expect(value == wanted, sourceLocation: sourceLocation)
+}
