@@ -75,6 +75,16 @@ public enum HintError: UInt8, Error, CaseIterable, Sendable {
         self.init(characters.bytes)
     }
 
+    @usableFromInline init(words word0: UInt64, _ word1: UInt64, _ word2: UInt64, _ word3: UInt64) {
+        self.word0 = word0
+        self.word1 = word1
+        self.word2 = word2
+        self.word3 = word3
+    }
+
+    /// 32 zero bytes: no ice-char, so nobody's ufrag.
+    @inlinable public static var none: Ufrag { Ufrag(words: 0, 0, 0, 0) }
+
     /// Whether `bytes` are these 32 characters.
     @inlinable public func matches(_ bytes: RawSpan) -> Bool {
         bytes.byteCount == 32 && bytes.u64(0) == word0 && bytes.u64(8) == word1 && bytes.u64(16) == word2 && bytes.u64(24) == word3

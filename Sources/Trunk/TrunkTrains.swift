@@ -12,7 +12,7 @@ import Primitives
     public var frames: Int
     public var records: Int
 
-    @inlinable init(destination: SocketAddress, segmentSize: Int, frames: Int, records: Int) {
+    @inlinable public init(destination: SocketAddress, segmentSize: Int, frames: Int, records: Int) {
         self.destination = destination
         self.segmentSize = segmentSize
         self.frames = frames

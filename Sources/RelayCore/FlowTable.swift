@@ -1,0 +1,339 @@
+// The flow table: client address → route. Fixed capacity, allocated once, at most 96 bytes a flow with its share of the index.
+//
+// Three structures over one slab: an open-addressing index keyed by SipHash (so that nobody outside can choose who collides), a
+// timing wheel of one-second slots threaded through the flows, and a free list. Each operation is O(1). Traffic only stores the time
+// of the last packet; the wheel looks at a flow when it might be due and puts it further back if it is not.
+
+import Primitives
+import RoutingHint
+
+/// Where a flow's datagrams go.
+@frozen public struct Route: Hashable, Sendable {
+    public var cluster: UInt16
+    public var transceiver: UInt32
+    public var worker: UInt8
+    public var session: UInt32
+
+    @inlinable public init(cluster: UInt16, transceiver: UInt32, worker: UInt8, session: UInt32) {
+        self.cluster = cluster
+        self.transceiver = transceiver
+        self.worker = worker
+        self.session = session
+    }
+    public init(_ hint: RoutingHint) {
+        self.init(cluster: hint.cluster, transceiver: hint.transceiver, worker: hint.worker, session: hint.session)
+    }
+}
+
+/// How long flows live, and how many a hint may try.
+public struct FlowLimits: Hashable, Sendable {
+    /// An unconfirmed flow ends this long after it was made (or moved), whatever it sends. At most 120 s.
+    public var unconfirmed = Interval.seconds(10)
+    /// A confirmed flow ends after this long without a datagram from its client. At most 120 s.
+    public var idle = Interval.seconds(60)
+    /// Unconfirmed flows of one hint at a time. A client behind NATs and with several interfaces needs a handful.
+    public var unconfirmedPerHint = 16
+    public init() {}
+}
+
+public struct FlowTable: ~Copyable, Sendable {
+    /// The most flows.
+    public let capacity: Int
+    public let limits: FlowLimits
+    /// How many flows there are, and how many of them the transceiver has confirmed.
+    public private(set) var count = 0
+    public private(set) var confirmedCount = 0
+
+    private var flows: Slab<Flow>
+    /// Upper half: 32 bits of the hash; lower half: index of the flow plus one, 0 for an empty place.
+    private var index: Slab<UInt64>
+    private var wheel: Slab<UInt32>
+    /// Unconfirmed flows by hint, hashed into one byte each: two hints that share a place share a cap, which harms neither.
+    private var unconfirmedByHint: Slab<UInt8>
+    private var free: UInt32
+    /// The wheel's slots before this second have been swept.
+    private var sweptSecond: UInt64
+    private let key: SipKey
+
+    /// - Parameter key: random; it decides who collides with whom.
+    public init(capacity: Int, limits: FlowLimits = FlowLimits(), key: SipKey, now: Instant) {
+        precondition((1...1 << 24).contains(capacity) && (1...255).contains(limits.unconfirmedPerHint))
+        precondition(limits.unconfirmed > .zero && limits.unconfirmed <= .seconds(120))
+        precondition(limits.idle > .zero && limits.idle <= .seconds(120))
+        self.capacity = capacity
+        self.limits = limits
+        self.key = key
+        flows = Slab(count: capacity) { Flow(next: $0 + 1 < capacity ? UInt32($0 + 1) : Self.none) }
+        // Never more than half full: a search then looks at two places on average.
+        index = Slab(count: Self.powerOfTwo(atLeast: 2 * capacity)) { _ in 0 }
+        wheel = Slab(count: 128) { _ in Self.none }
+        unconfirmedByHint = Slab(count: min(max(Self.powerOfTwo(atLeast: capacity / 4), 1024), 65_536)) { _ in 0 }
+        free = 0
+        sweptSecond = Self.milliseconds(now) >> 10
+    }
+
+    /// Bytes that a table of `capacity` flows takes.
+    public static func byteCount(capacity: Int) -> Int {
+        capacity * MemoryLayout<Flow>.stride + powerOfTwo(atLeast: 2 * capacity) * MemoryLayout<UInt64>.stride + 128 * 4
+            + min(max(powerOfTwo(atLeast: capacity / 4), 1024), 65_536)
+    }
+
+    static let none = UInt32.max
+}
+
+/// One client address and its route: 80 bytes.
+struct Flow: Sendable {
+    var address = IPAddress.v6Any
+    var ufrag = Ufrag.none
+    var transceiver: UInt32 = 0
+    var session: UInt32 = 0
+    /// Milliseconds, modulo 2^32: when it was made or moved, and when its client last sent something.
+    var since: UInt32 = 0
+    var seen: UInt32 = 0
+    /// Neighbours in the wheel's slot, or the free list.
+    var next: UInt32
+    var previous: UInt32 = FlowTable.none
+    var port: UInt16 = 0
+    var cluster: UInt16 = 0
+    var worker: UInt8 = 0
+    var wheelSlot: UInt8 = 0
+    var isConfirmed = false
+
+    init(next: UInt32) { self.next = next }
+
+    var route: Route { Route(cluster: cluster, transceiver: transceiver, worker: worker, session: session) }
+    var source: SocketAddress { SocketAddress(address, port: port) }
+}
+
+/// What came of an insertion.
+public enum FlowInsertion: Hashable, Sendable {
+    case inserted(Int)
+    /// Every place is taken. Nothing is evicted: an ordinary answer.
+    case tableFull
+    /// The hint has as many unconfirmed flows as it may have.
+    case hintExhausted
+}
+
+extension FlowTable {
+    /// The number of the flow of `source`; good until the next change of the table.
+    public func find(_ source: SocketAddress) -> Int? {
+        let hash = hash(of: source)
+        var place = Int(hash) & (index.count &- 1)
+        while true {
+            let entry = index[place]
+            if entry == 0 { return nil }
+            if UInt32(truncatingIfNeeded: entry >> 32) == hash {
+                let number = Int(truncatingIfNeeded: entry & 0xFFFF_FFFF) &- 1
+                if flows[number].address == source.ip, flows[number].port == source.port { return number }
+            }
+            place = (place &+ 1) & (index.count &- 1)
+        }
+    }
+
+    public func route(_ number: Int) -> Route { flows[number].route }
+    public func isConfirmed(_ number: Int) -> Bool { flows[number].isConfirmed }
+    /// Whether `characters` are the ufrag that made this flow.
+    public func ufragMatches(_ number: Int, _ characters: RawSpan) -> Bool { flows[number].ufrag.matches(characters) }
+
+    /// Notes that the client of flow `number` has sent something.
+    public mutating func touch(_ number: Int, at now: Instant) {
+        flows[number].seen = UInt32(truncatingIfNeeded: Self.milliseconds(now))
+    }
+
+    /// Makes an unconfirmed flow. `source` must not have one.
+    public mutating func insert(_ source: SocketAddress, _ route: Route, _ ufrag: Ufrag, at now: Instant) -> FlowInsertion {
+        assert(find(source) == nil, "one source, two flows")
+        guard free != Self.none else { return .tableFull }
+        let hintPlace = hintPlace(of: ufrag)
+        guard Int(unconfirmedByHint[hintPlace]) < limits.unconfirmedPerHint else { return .hintExhausted }
+        let number = Int(free)
+        free = flows[number].next
+
+        let milliseconds = Self.milliseconds(now)
+        flows[number].address = source.ip
+        flows[number].port = source.port
+        flows[number].isConfirmed = false
+        flows[number].seen = UInt32(truncatingIfNeeded: milliseconds)
+        set(route, ufrag, number, milliseconds)
+        unconfirmedByHint[hintPlace] &+= 1
+        addToIndex(hash(of: source), number)
+        count += 1
+        schedule(number, at: milliseconds &+ Self.milliseconds(limits.unconfirmed))
+        assert(find(source) == number)
+        return .inserted(number)
+    }
+
+    /// Gives the flow another route. It stays confirmed only where the session stays the same (an ICE restart). False, and nothing
+    /// changed, when the new hint has as many unconfirmed flows as it may have.
+    public mutating func move(_ number: Int, to route: Route, _ ufrag: Ufrag, at now: Instant) -> Bool {
+        let staysConfirmed = flows[number].isConfirmed && flows[number].route == route
+        if !staysConfirmed {
+            let old = hintPlace(of: flows[number].ufrag)
+            let new = hintPlace(of: ufrag)
+            if flows[number].isConfirmed {
+                guard Int(unconfirmedByHint[new]) < limits.unconfirmedPerHint else { return false }
+                confirmedCount -= 1
+                flows[number].isConfirmed = false
+            } else {
+                guard old == new || Int(unconfirmedByHint[new]) < limits.unconfirmedPerHint else { return false }
+                unconfirmedByHint[old] &-= 1
+            }
+            unconfirmedByHint[new] &+= 1
+        }
+        let milliseconds = Self.milliseconds(now)
+        set(route, ufrag, number, milliseconds)
+        if !staysConfirmed {
+            unschedule(number)
+            schedule(number, at: milliseconds &+ Self.milliseconds(limits.unconfirmed))
+        }
+        return true
+    }
+
+    /// The transceiver says that the flow is real: from now on it lives as long as its client sends.
+    public mutating func confirm(_ number: Int, at now: Instant) {
+        guard !flows[number].isConfirmed else { return }
+        flows[number].isConfirmed = true
+        confirmedCount += 1
+        let place = hintPlace(of: flows[number].ufrag)
+        assert(unconfirmedByHint[place] > 0)
+        unconfirmedByHint[place] &-= 1
+        touch(number, at: now)
+        // The wheel finds it at its old time and puts it back by the new rule.
+    }
+
+    public mutating func remove(_ number: Int) {
+        let flow = flows[number]
+        unschedule(number)
+        removeFromIndex(hash(of: flow.source), number)
+        if flow.isConfirmed {
+            confirmedCount -= 1
+        } else {
+            unconfirmedByHint[hintPlace(of: flow.ufrag)] &-= 1
+        }
+        flows[number] = Flow(next: free)
+        free = UInt32(truncatingIfNeeded: number)
+        count -= 1
+    }
+}
+
+extension FlowTable {
+    /// Removes what is due; looks at no more than `budget` flows. How many of each kind ended.
+    public mutating func expire(at now: Instant, budget: Int = 1024) -> (unconfirmed: Int, idle: Int) {
+        let milliseconds = Self.milliseconds(now)
+        let second = milliseconds >> 10
+        var ended = (unconfirmed: 0, idle: 0)
+        // After a long stop one round visits every slot.
+        if second &- sweptSecond > 128, second > sweptSecond { sweptSecond = second &- 128 }
+        var left = budget
+        while sweptSecond < second {
+            let slot = Int(sweptSecond & 127)
+            while wheel[slot] != Self.none {
+                guard left > 0 else { return ended }
+                left -= 1
+                let number = Int(wheel[slot])
+                let remaining = remainingMilliseconds(number, milliseconds)
+                if remaining > 0 {
+                    unschedule(number)
+                    schedule(number, at: milliseconds &+ UInt64(remaining))
+                } else {
+                    if flows[number].isConfirmed { ended.idle += 1 } else { ended.unconfirmed += 1 }
+                    remove(number)
+                }
+            }
+            sweptSecond &+= 1
+        }
+        return ended
+    }
+
+    /// When `expire` may find something: at the end of the first second that has flows. In the past when a budget ran out.
+    public var nextDeadline: Instant {
+        guard count > 0 else { return .never }
+        for offset in 0..<UInt64(128) where wheel[Int((sweptSecond &+ offset) & 127)] != Self.none {
+            return Instant(nanoseconds: ((sweptSecond &+ offset &+ 1) << 10) &* 1_000_000)
+        }
+        return .never
+    }
+
+    /// What is left to flow `number`; zero or less when it is due.
+    private func remainingMilliseconds(_ number: Int, _ now: UInt64) -> Int64 {
+        let confirmed = flows[number].isConfirmed
+        let start = confirmed ? flows[number].seen : flows[number].since
+        // Modulo 2^32; a time that is later than now (a turn with an older clock) counts as now.
+        let elapsed = max(Int32(bitPattern: UInt32(truncatingIfNeeded: now) &- start), 0)
+        return Int64(Self.milliseconds(confirmed ? limits.idle : limits.unconfirmed)) - Int64(elapsed)
+    }
+
+    private mutating func schedule(_ number: Int, at milliseconds: UInt64) {
+        // A slot is swept when its second is over; one that was swept already waits for the next.
+        let second = max(milliseconds >> 10, sweptSecond)
+        let slot = Int(second & 127)
+        let head = wheel[slot]
+        flows[number].wheelSlot = UInt8(slot)
+        flows[number].previous = Self.none
+        flows[number].next = head
+        if head != Self.none { flows[Int(head)].previous = UInt32(truncatingIfNeeded: number) }
+        wheel[slot] = UInt32(truncatingIfNeeded: number)
+    }
+
+    private mutating func unschedule(_ number: Int) {
+        let next = flows[number].next
+        let previous = flows[number].previous
+        if previous != Self.none {
+            flows[Int(previous)].next = next
+        } else {
+            wheel[Int(flows[number].wheelSlot)] = next
+        }
+        if next != Self.none { flows[Int(next)].previous = previous }
+    }
+}
+
+extension FlowTable {
+    private mutating func set(_ route: Route, _ ufrag: Ufrag, _ number: Int, _ milliseconds: UInt64) {
+        flows[number].ufrag = ufrag
+        flows[number].cluster = route.cluster
+        flows[number].transceiver = route.transceiver
+        flows[number].worker = route.worker
+        flows[number].session = route.session
+        flows[number].since = UInt32(truncatingIfNeeded: milliseconds)
+    }
+
+    private func hash(of source: SocketAddress) -> UInt32 { UInt32(truncatingIfNeeded: SipHash.hash(source, key: key)) }
+
+    private func hintPlace(of ufrag: Ufrag) -> Int { Int(truncatingIfNeeded: ufrag.mixed) & (unconfirmedByHint.count &- 1) }
+
+    private mutating func addToIndex(_ hash: UInt32, _ number: Int) {
+        var place = Int(hash) & (index.count &- 1)
+        while index[place] != 0 { place = (place &+ 1) & (index.count &- 1) }
+        index[place] = UInt64(hash) << 32 | UInt64(number &+ 1)
+    }
+
+    /// Linear probing without tombstones: what follows moves back, so that searches stay short for ever.
+    private mutating func removeFromIndex(_ hash: UInt32, _ number: Int) {
+        let mask = index.count &- 1
+        var hole = Int(hash) & mask
+        while index[hole] != UInt64(hash) << 32 | UInt64(number &+ 1) {
+            precondition(index[hole] != 0, "a flow is missing from the index")
+            hole = (hole &+ 1) & mask
+        }
+        var place = (hole &+ 1) & mask
+        while index[place] != 0 {
+            let home = Int(index[place] >> 32) & mask
+            // It may fill the hole unless its home lies behind it.
+            if (place &- home) & mask >= (place &- hole) & mask {
+                index[hole] = index[place]
+                hole = place
+            }
+            place = (place &+ 1) & mask
+        }
+        index[hole] = 0
+    }
+
+    @inline(__always) private static func milliseconds(_ instant: Instant) -> UInt64 { instant.nanoseconds / 1_000_000 }
+    @inline(__always) private static func milliseconds(_ interval: Interval) -> UInt64 { UInt64(interval.milliseconds) }
+
+    private static func powerOfTwo(atLeast n: Int) -> Int {
+        var power = 1
+        while power < n { power *= 2 }
+        return power
+    }
+}

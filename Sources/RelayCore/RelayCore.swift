@@ -1,1 +1,0 @@
-// RelayCore: the room's door file; see ARCHITECTURE.md.

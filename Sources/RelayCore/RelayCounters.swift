@@ -1,0 +1,74 @@
+// Every outcome has a number. A new way to be dropped is a new case here, and thereby a counter.
+
+/// Why a datagram goes nowhere. Raw values are indices into `RelayCounters.dropped`; names are the metric's labels.
+@frozen public enum RelayDropReason: UInt8, CaseIterable, Sendable {
+    // Public side: anything may come.
+    case empty
+    /// First byte in no range of RFC 7983 that we carry.
+    case unknownClass
+    /// Not a STUN Binding request, and no flow for its source: the ordinary fate of noise and of media before the first check.
+    case noFlow
+    case malformedSTUN
+    case noUsername
+    /// The name's server part is not 32 ice-chars.
+    case notAHint
+    case unknownHintKey
+    case wrongHintTag
+    case unknownHintVersion
+    case expiredHint
+    case hintFromTheFuture
+    case unknownCluster
+    case unknownTransceiver
+    case noIntegrity
+    case wrongIntegrity
+    /// The source is one of our own addresses: a loop or a forgery.
+    case ownAddress
+    /// Port 0, or an address that no single machine has.
+    case impossibleSource
+    case unconfirmedFlowsOfHint
+    case flowTableFull
+    /// More destinations in one batch than there are trains.
+    case uplinkFull
+
+    // Trunk side: only our own systems should be there.
+    case trunkTruncated
+    case trunkVersion
+    case trunkKind
+    case trunkRecordCount
+    case trunkRecordOverrun
+    case trunkUnexpectedPayload
+    case trunkTag
+    case trunkLoop
+    /// A frame for another relay, or of a kind that only relays send.
+    case trunkNotForUs
+    /// A record whose client is one of our own addresses, or nobody's.
+    case trunkForbiddenClient
+}
+
+/// What has happened since the core was made. Plain numbers of one worker: whoever publishes them sums.
+@frozen public struct RelayCounters: Sendable {
+    public static let reasonsMax = 32
+
+    public var publicDatagrams: UInt64 = 0
+    public var publicBytes: UInt64 = 0
+    /// Put into a train towards a transceiver.
+    public var forwarded: UInt64 = 0
+    public var trunkFrames: UInt64 = 0
+    /// Handed out towards a client.
+    public var delivered: UInt64 = 0
+    public var deliveredBytes: UInt64 = 0
+    public var flowsMade: UInt64 = 0
+    public var flowsMoved: UInt64 = 0
+    public var flowsConfirmed: UInt64 = 0
+    public var flowsExpiredUnconfirmed: UInt64 = 0
+    public var flowsExpiredIdle: UInt64 = 0
+    public var flowsGone: UInt64 = 0
+    public var framesSent: UInt64 = 0
+    public var trainsSent: UInt64 = 0
+    public var dropped = InlineArray<32, UInt64>(repeating: 0)
+
+    public init() {}
+
+    public subscript(reason: RelayDropReason) -> UInt64 { dropped[Int(reason.rawValue)] }
+    mutating func count(_ reason: RelayDropReason) { dropped[Int(reason.rawValue)] &+= 1 }
+}
