@@ -47,7 +47,7 @@ extension TransceiverDirectory {
     public init(parsingTable text: String) throws(TransceiverDirectoryError) {
         var entries: [TransceiverEntry] = []
         var number = 0
-        for line in text.split(separator: "\n", omittingEmptySubsequences: false) {
+        for line in text.split(omittingEmptySubsequences: false, whereSeparator: { $0 == "\n" || $0 == "\r\n" }) {
             number += 1
             let content = line.prefix { $0 != "#" }
             let fields = content.split { $0 == " " || $0 == "\t" || $0 == "\r" }

@@ -1,0 +1,61 @@
+// What must hold for every input, called by the tests with the corpus and its mutations, and by the fuzz targets.
+
+import Crypto
+import Primitives
+import RoutingHint
+import Trunk
+
+/// A small relay that is fed anything on both sides, and checked after each datagram.
+public struct RelayFuzzer: ~Copyable {
+    private var relay: Relay
+    private var now = Instant(nanoseconds: 1_000_000_000_000)
+    private var output = ByteSlab(count: 1, slotSize: 65_536)
+    private var steps: UInt16 = 0
+
+    public init() {
+        guard let directory = try? TransceiverDirectory(parsingDirect: "10.0.0.0/8:4000") else { preconditionFailure("a constant") }
+        let configuration = RelayConfiguration(
+            cluster: 7, relayID: 9, worker: 2, transceivers: directory, ownAddresses: [], flowCapacity: 64, batch: 4)
+        relay = Relay(
+            configuration, keys: wellKnownKeyRing(), hashKey: SipKey(k0: 1, k1: 2), wall: WallClock(secondsSince1970: 1_800_000_000),
+            now: now)
+    }
+
+    /// Feeds `bytes` to the public side from a few addresses, and to the trunk side. Everything received is forwarded or counted as
+    /// dropped, and what leaves can be read again.
+    public mutating func feed(_ bytes: RawSpan) {
+        steps &+= 1
+        now = now + .milliseconds(37)
+        let source = SocketAddress(IPAddress(v4: 0xC633_6400 | UInt32(steps & 7)), port: 1000 &+ (steps >> 3 & 15))
+        let before = relay.counters
+        switch relay.receive(bytes, from: source, at: now) {
+        case .forwarded: precondition(relay.counters.forwarded == before.forwarded + 1)
+        case .dropped(let reason): precondition(relay.counters[reason] == before[reason] + 1)
+        }
+        if var frame = relay.openTrunk(bytes, from: source, at: now) {
+            while let record = relay.nextDelivery(of: &frame, at: now) { precondition(record.payload.byteCount > 0) }
+        }
+        relay.advance(to: now)
+        precondition(relay.flows.confirmedCount <= relay.flows.count && relay.flows.count <= 64)
+        precondition(relay.flows.count == 0 || relay.nextDeadline.instant != .never)
+        drain()
+    }
+
+    private mutating func drain() {
+        while true {
+            var transmit: TrunkTransmit?
+            let length = output.write(0, 0..<65_536) { transmit = relay.nextTransmit(into: &$0) }
+            guard let transmit else { return }
+            precondition(length > 0 && (transmit.segmentSize == 0) == (transmit.frames == 1))
+            let first = transmit.segmentSize == 0 ? length : transmit.segmentSize
+            let readable = (try? TrunkFrame(parsing: output.bytes(0, first), key: wellKnownKeyRing().trunkKey).recordCount) ?? 0
+            precondition(readable > 0, "a frame that we sent cannot be read")
+        }
+    }
+}
+
+/// One datagram for a fresh relay.
+public func fuzzRelay(_ bytes: RawSpan) {
+    var fuzzer = RelayFuzzer()
+    fuzzer.feed(bytes)
+}
