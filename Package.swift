@@ -49,7 +49,7 @@ let package = Package(
         .target(name: "Audio", dependencies: ["Primitives", "RTP", "COpus", "CSpeexDSP"], swiftSettings: shell),
         .target(name: "Realtime", dependencies: ["Primitives"], swiftSettings: strict),
         .target(name: "Backend", dependencies: ["Primitives", "Realtime", "HTTP", "CNGHTTP2"], swiftSettings: shell),
-        .target(name: "FlowCache", dependencies: ["Primitives", "CHiredis"], swiftSettings: shell),
+        .target(name: "FlowCache", dependencies: ["Primitives", "Crypto", "CHiredis"], swiftSettings: shell),
 
         // The two product cores.
         .target(
