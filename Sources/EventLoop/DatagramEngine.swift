@@ -10,6 +10,34 @@ public import Primitives
     case ring
 }
 
+extension EngineKind {
+    /// Why this kernel interface cannot be used here, or nil when it can. Asks the kernel: once, at start.
+    public var unavailability: EngineUnavailability? {
+        guard self == .ring else { return nil }
+        do throws(Errno) {
+            var probe = try RingEngine(socketCapacity: 1)
+            let batch = ReceiveBatch(capacity: 1)
+            let socket = try DatagramSocket(boundTo: SocketAddress(.v4Loopback, port: 0))
+            try probe.add(0, descriptor: socket.descriptor.rawValue, receivingInto: batch)
+            return nil
+        } catch { return EngineUnavailability(error: error) }
+    }
+}
+
+/// Why io_uring cannot be used.
+public struct EngineUnavailability: Sendable, Equatable, CustomStringConvertible {
+    public let error: Errno
+    public var description: String {
+        switch error {
+        case .noSystemCall: "this kernel has no io_uring"
+        case .notPermitted: "io_uring is forbidden here (kernel.io_uring_disabled, or the container's seccomp profile)"
+        case .invalidArgument: "this kernel's io_uring is too old (6.1 is needed)"
+        case .outOfMemory: "io_uring may not lock enough memory (RLIMIT_MEMLOCK)"
+        default: "io_uring does not work here: \(error)"
+        }
+    }
+}
+
 /// Names a datagram socket that an engine owns.
 @frozen public struct DatagramHandle: Hashable, Sendable {
     public let index: Int
@@ -20,6 +48,8 @@ public import Primitives
     var descriptor: CInt = -1
     var family = AddressFamily.v4
     var segments = false
+    var tag: UInt64 = 0
+    var isStopped = false
     var token: ReactorToken?
     var localAddress = SocketAddress(.v6Any, port: 0)
 }
@@ -29,15 +59,25 @@ public struct DatagramEngine: ~Copyable {
     public let kind: EngineKind
     /// Streams, wakers and signals are registered here; their events come from `nextEvent` of the engine.
     public var reactor: Reactor
+    private var ring: RingEngine?
     private var owned: Slab<DatagramSocket?>
     private var sockets: Slab<EngineSocket>
 
+    /// An engine may be made on any thread, and belongs to the one that first waits, receives or sends.
+    ///
     /// - Parameters:
-    ///   - socketCapacity: the most datagram sockets this engine will own.
+    ///   - kind: `.ring` throws where io_uring does not work; `EngineKind.unavailability` says so beforehand.
+    ///   - socketCapacity: the most datagram sockets this engine will own; at most 64.
     ///   - descriptorCapacity: the most other descriptors its reactor watches.
     public init(_ kind: EngineKind = .epoll, socketCapacity: Int = 8, descriptorCapacity: Int = 4096) throws(Errno) {
+        precondition(socketCapacity >= 1 && socketCapacity <= 64)
+        let reactor = try Reactor(capacity: descriptorCapacity + socketCapacity)
+        switch kind {
+        case .epoll: ring = nil
+        case .ring: ring = try RingEngine(socketCapacity: socketCapacity)
+        }
         self.kind = kind
-        reactor = try Reactor(capacity: descriptorCapacity + socketCapacity)
+        self.reactor = reactor
         owned = Slab(count: socketCapacity) { _ in nil }
         sockets = Slab(count: socketCapacity) { _ in EngineSocket() }
     }
@@ -51,17 +91,31 @@ extension DatagramEngine {
     {
         guard let index = (0..<sockets.count).first(where: { sockets[$0].descriptor < 0 }) else { throw .noBufferSpace }
         precondition(!socket.coalesces || batch.payloadCapacity == 65_536, "a socket that takes trains needs slots of 65,536 bytes")
+        var token: ReactorToken?
+        switch kind {
+        case .epoll: token = try reactor.register(socket.descriptor, for: .readable, tag: tag)
+        case .ring: try ring?.add(index, descriptor: socket.descriptor.rawValue, receivingInto: batch)
+        }
         sockets[index] = EngineSocket(
-            descriptor: socket.descriptor.rawValue, family: socket.family, segments: socket.supportsSegmentation,
-            token: try reactor.register(socket.descriptor, for: .readable, tag: tag), localAddress: socket.localAddress)
+            descriptor: socket.descriptor.rawValue, family: socket.family, segments: socket.supportsSegmentation, tag: tag,
+            token: token, localAddress: socket.localAddress)
         owned[index] = consume socket
         return DatagramHandle(index: index)
     }
 
-    /// Gives a socket back, no longer read: to hand it to a successor, or to close it.
+    /// Reads no further from a socket, which keeps what comes for whoever inherits it. `receive` still gives out what had been read
+    /// before: repeat it until the batch stays empty, then `remove`.
+    public mutating func stopReceiving(on handle: DatagramHandle) {
+        sockets[handle.index].isStopped = true
+        if let token = sockets[handle.index].token { reactor.deregister(token) }
+        ring?.stop(handle.index)
+    }
+
+    /// Gives a socket back: to hand it to a successor, or to close it.
     public mutating func remove(_ handle: DatagramHandle) -> DatagramSocket {
         guard var socket = owned[handle.index].take() else { preconditionFailure("no such datagram socket") }
-        if let token = sockets[handle.index].token { reactor.deregister(token) }
+        stopReceiving(on: handle)
+        ring?.remove(handle.index)
         socket.supportsSegmentation = sockets[handle.index].segments
         sockets[handle.index] = EngineSocket()
         return socket
@@ -76,15 +130,36 @@ extension DatagramEngine {
 extension DatagramEngine {
     /// Waits until a socket or descriptor is ready, the clock reaches `instant` (`.never`: without end; the past: not at all), or a
     /// signal arrives. Then take the events with `nextEvent`.
-    public mutating func wait(until instant: Instant) { reactor.wait(until: instant) }
+    public mutating func wait(until instant: Instant) {
+        switch kind {
+        case .epoll: reactor.wait(until: instant)
+        case .ring:
+            ring?.wait(until: instant, reactor: reactor.epoll.rawValue)
+            if ring?.reactorIsReady == true { reactor.wait(until: .zero) } else { reactor.forgetEvents() }
+        }
+    }
 
     /// The next event of the last wait. A datagram socket stays ready until a receive returns an empty batch.
-    public mutating func nextEvent() -> ReactorEvent? { reactor.nextEvent() }
+    public mutating func nextEvent() -> ReactorEvent? {
+        if kind == .ring, let index = ring?.nextReadySocket() {
+            return ReactorEvent(
+                token: .datagramSocket(index), tag: sockets[index].tag, isReadable: true, isWritable: false, isClosed: false)
+        }
+        return reactor.nextEvent()
+    }
 
     /// Replaces what `batch` holds by up to `batch.capacity` datagrams that are there now, without waiting; how many.
     @discardableResult
     public mutating func receive(from handle: DatagramHandle, into batch: inout ReceiveBatch) -> Int {
-        ReadinessEngine.receive(from: sockets[handle.index].descriptor, into: &batch)
+        switch kind {
+        case .epoll:
+            if sockets[handle.index].isStopped {
+                batch.count = 0
+            } else {
+                ReadinessEngine.receive(from: sockets[handle.index].descriptor, into: &batch)
+            }
+        case .ring: ring?.receive(handle.index, into: &batch)
+        }
         return batch.count
     }
 
@@ -94,7 +169,10 @@ extension DatagramEngine {
         guard !batch.isEmpty else { return }
         let socket = sockets[handle.index]
         var segments = socket.segments
-        ReadinessEngine.send(&batch, on: socket.descriptor, family: socket.family, segments: &segments)
+        switch kind {
+        case .epoll: ReadinessEngine.send(&batch, on: socket.descriptor, family: socket.family, segments: &segments)
+        case .ring: ring?.send(&batch, on: socket.descriptor, family: socket.family, segments: &segments)
+        }
         if segments != socket.segments { sockets[handle.index].segments = segments }
     }
 }

@@ -118,6 +118,9 @@ extension Reactor {
         return ready
     }
 
+    /// Nothing was ready in this turn.
+    mutating func forgetEvents() { ready = 0 }
+
     /// The next event of the last wait.
     public mutating func nextEvent() -> ReactorEvent? {
         while next < ready {
@@ -155,6 +158,9 @@ extension Reactor {
 }
 
 extension ReactorToken {
+    /// For events of sockets that a reactor does not watch: no reactor has so many slots.
+    static func datagramSocket(_ index: Int) -> ReactorToken { ReactorToken(slot: .max, generation: UInt32(index)) }
+
     var packed: UInt64 { UInt64(generation) << 32 | UInt64(slot) }
     init(packed: UInt64) {
         self.init(slot: UInt32(truncatingIfNeeded: packed), generation: UInt32(truncatingIfNeeded: packed >> 32))

@@ -58,6 +58,29 @@ enum ReadinessEngine {
         batch.removeAll()
     }
 
+    /// Deals with datagram or train `index`, which another engine tried to send once and which the kernel refused with `error`.
+    static func settle(
+        _ error: Errno, _ index: Int, in batch: inout SendBatch, on descriptor: CInt, family: AddressFamily, segments: inout Bool
+    ) {
+        switch error {
+        case .connectionRefused:
+            // Twice: what is in the way now may belong to one of the others.
+            for _ in 0..<2 {
+                batch.statistics.retried &+= 1
+                if case .sent = step(descriptor, batch.vectors.headers + index, 1, mayRetry: false) {
+                    batch.recordSent(index..<index + 1)
+                    return
+                }
+            }
+            batch.recordFailure(error, index, datagrams: batch.segmentCount(index))
+        case .inputOutput where batch.entries[index].segmentSize > 0, .invalidArgument where batch.entries[index].segmentSize > 0,
+            .messageTooLong where batch.entries[index].segmentSize > 0:
+            if error == .inputOutput { segments = false }
+            sendPieces(of: index, in: &batch, on: descriptor, family: family)
+        default: batch.recordFailure(error, index, datagrams: batch.segmentCount(index))
+        }
+    }
+
     private static func sendPieces(of index: Int, in batch: inout SendBatch, on descriptor: CInt, family: AddressFamily) {
         let count = batch.preparePieces(of: index, family: family)
         var piece = 0

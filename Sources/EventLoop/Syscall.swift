@@ -200,6 +200,7 @@ extension Syscall {
         }
     }
     static func pinThread(_ processor: Int) throws(Errno) { _ = try retrying { clinux_pin_thread(CInt(clamping: processor)) } }
+    static func setTimerSlack(nanoseconds: UInt) throws(Errno) { _ = try retrying { clinux_set_timer_slack(nanoseconds) } }
 
     static func openFilesLimit() throws(Errno) -> rlimit {
         var limit = rlimit()

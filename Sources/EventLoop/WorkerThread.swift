@@ -66,6 +66,7 @@ private final class StartBox<State: ~Copyable & Sendable>: ThreadStart {
 
     override func run() {
         pthread_setname_np(pthread_self(), String(name.prefix(15)))
+        try? Syscall.setTimerSlack(nanoseconds: 1000)  // a worker gathers for a few hundred microseconds: 50 more are many
         if let processor { try? Syscall.pinThread(processor) }
         guard let state = state.take() else { return }
         body(state)

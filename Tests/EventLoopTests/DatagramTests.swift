@@ -165,6 +165,90 @@ import Testing
     }
 }
 
+@Suite struct HandOverTests {
+    /// Thirty datagrams come; the worker has seen ten when it is told to stop. It still gets what the engine had read already, the
+    /// successor gets the rest and what comes later, and nothing is lost or seen twice.
+    @Test(arguments: engines)
+    func `a worker that stops reading leaves the rest to its successor`(engine: EngineKind) throws {
+        var client = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        let socket = try DatagramSocket(boundTo: SocketAddress(.v4Loopback, port: 0))
+        let address = socket.localAddress
+        let inherited = try socket.descriptor.duplicate()
+        var old = try DatagramEngine(engine, socketCapacity: 1, descriptorCapacity: 4)
+        var batch = ReceiveBatch(capacity: 10, slots: 16)
+        let handle = try old.add(socket, receivingInto: batch, tag: 1)
+        for index in 0..<30 { client.send([UInt8(index)], to: address) }
+        var seen: [UInt8] = []
+        old.wait(until: .never)
+        old.receive(from: handle, into: &batch)
+        for index in 0..<batch.count { seen.append(batch.bytes(index).byte(0)) }
+        old.stopReceiving(on: handle)
+        client.send([30], to: address)
+        while old.receive(from: handle, into: &batch) > 0 {
+            for index in 0..<batch.count { seen.append(batch.bytes(index).byte(0)) }
+        }
+        _ = old.remove(handle)
+        var successor = try Endpoint(engine, DatagramSocket(adopting: inherited))
+        seen += successor.collect(31 - seen.count).map { $0.bytes[0] }
+        #expect(seen == (0..<31).map { UInt8($0) })
+    }
+
+    /// An empty datagram, after which io_uring ends a multishot receive, is shown as one and stops nothing.
+    @Test(arguments: engines)
+    func `empty datagrams do not stop a socket`(engine: EngineKind) throws {
+        var client = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        var server = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        for round in 0..<20 {
+            sendEmptyDatagram(toIPv4Loopback: server.address.port)
+            sendEmptyDatagram(toIPv4Loopback: server.address.port)
+            client.send([UInt8(round)], to: server.address)
+            #expect(server.collect(3).map(\.bytes) == [[], [], [UInt8(round)]])
+        }
+    }
+
+    /// The smallest memory an engine can have: a batch of four and four slots. Everything comes, in fours.
+    @Test(arguments: engines)
+    func `a batch that holds every slot does not stop the socket`(engine: EngineKind) throws {
+        var client = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        var server = try DatagramEngine(engine, socketCapacity: 1, descriptorCapacity: 4)
+        var batch = ReceiveBatch(capacity: 4, slots: 4)
+        let socket = try DatagramSocket(boundTo: SocketAddress(.v4Loopback, port: 0))
+        let address = socket.localAddress
+        let handle = try server.add(socket, receivingInto: batch, tag: 1)
+        for index in 0..<50 { client.send([UInt8(index)], to: address) }
+        client.send([50], to: address)
+        var seen: [UInt8] = []
+        let end = MonotonicClock.now() + .seconds(5)
+        while seen.count < 51, MonotonicClock.now() < end {
+            server.wait(until: end)
+            while server.nextEvent() != nil {}
+            server.receive(from: handle, into: &batch)
+            for index in 0..<batch.count where !batch.bytes(index).isEmpty { seen.append(batch.bytes(index).byte(0)) }
+        }
+        #expect(seen == (0..<51).map { UInt8($0) })
+    }
+
+    /// A socket's place in the engine is used again by another socket with other memory.
+    @Test(arguments: engines)
+    func `a removed socket makes room for another`(engine: EngineKind) throws {
+        var client = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        var server = try DatagramEngine(engine, socketCapacity: 1, descriptorCapacity: 4)
+        for round in 0..<5 {
+            var batch = ReceiveBatch(capacity: 4)
+            let handle = try server.add(DatagramSocket(boundTo: SocketAddress(.v4Loopback, port: 0)), receivingInto: batch, tag: 1)
+            client.send([UInt8(round)], to: server.localAddress(of: handle))
+            server.wait(until: MonotonicClock.now() + .seconds(5))
+            let event = server.nextEvent()
+            #expect(event?.tag == 1)
+            let count = server.receive(from: handle, into: &batch)
+            #expect(count == 1)
+            let first = batch.bytes(0).byte(0)
+            #expect(first == UInt8(round))
+            _ = server.remove(handle)
+        }
+    }
+}
+
 @Suite struct SendFailureTests {
     /// A connected socket hears the ICMP error of a datagram when it sends the next. That one is sent again, and the rest of the
     /// batch, to somebody else, arrives.

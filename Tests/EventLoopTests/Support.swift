@@ -1,10 +1,11 @@
 // Shared by this room's tests: real sockets on loopback, ports chosen by the kernel, waits that end with the condition.
 import EventLoop
+import Glibc
 import Primitives
 import Testing
 
 /// The kernel interfaces that this machine offers.
-let engines: [EngineKind] = [.epoll]
+let engines: [EngineKind] = EngineKind.allCases.filter { $0.unavailability == nil }
 
 let loopbackAddresses = [SocketAddress(.v4Loopback, port: 0), SocketAddress(.v6Loopback, port: 0)]
 
@@ -98,4 +99,20 @@ func one(_ received: [Received]) throws -> Received { try #require(received.firs
 /// For values that come from something noncopyable, which the `#expect` macro cannot take apart.
 func expectEqual<Value: Equatable>(_ value: Value, _ wanted: Value, sourceLocation: SourceLocation = #_sourceLocation) {
     #expect(value == wanted, sourceLocation: sourceLocation)
+}
+
+/// An empty UDP datagram, which anybody may send us and which a `SendBatch` does not take.
+func sendEmptyDatagram(toIPv4Loopback port: UInt16) {
+    let descriptor = socket(AF_INET, CInt(SOCK_DGRAM.rawValue), 0)
+    defer { close(descriptor) }
+    var name = sockaddr_in()
+    name.sin_family = sa_family_t(AF_INET)
+    name.sin_port = port.bigEndian
+    name.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+    let sent = withUnsafePointer(to: &name) {
+        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+            sendto(descriptor, nil, 0, 0, __CONST_SOCKADDR_ARG(__sockaddr__: $0), socklen_t(MemoryLayout<sockaddr_in>.size))
+        }
+    }
+    #expect(sent == 0)
 }
