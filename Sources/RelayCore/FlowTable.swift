@@ -98,6 +98,8 @@ struct Flow: Sendable {
     var worker: UInt8 = 0
     var wheelSlot: UInt8 = 0
     var isConfirmed = false
+    /// Which public socket its client last sent to.
+    var socket: UInt8 = 0
 
     init(next: UInt32) { self.next = next }
 
@@ -132,6 +134,8 @@ extension FlowTable {
 
     public func route(_ number: Int) -> Route { flows[number].route }
     public func isConfirmed(_ number: Int) -> Bool { flows[number].isConfirmed }
+    public func socket(_ number: Int) -> UInt8 { flows[number].socket }
+    public mutating func setSocket(_ number: Int, _ socket: UInt8) { flows[number].socket = socket }
     /// Whether `characters` are the ufrag that made this flow.
     public func ufragMatches(_ number: Int, _ characters: RawSpan) -> Bool { flows[number].ufrag.matches(characters) }
 
@@ -153,6 +157,7 @@ extension FlowTable {
         flows[number].address = source.ip
         flows[number].port = source.port
         flows[number].isConfirmed = false
+        flows[number].socket = 0
         flows[number].seen = UInt32(truncatingIfNeeded: milliseconds)
         set(route, ufrag, number, milliseconds)
         unconfirmedByHint[hintPlace] &+= 1

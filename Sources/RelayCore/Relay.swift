@@ -105,16 +105,21 @@ public struct Relay: ~Copyable {
 extension Relay {
     /// A datagram came from the public side. It is copied into a train, or dropped; drain with `nextTransmit` at least once every
     /// `batch` datagrams.
-    public mutating func receive(_ datagram: RawSpan, from source: SocketAddress, at now: Instant) -> RelayDisposition {
+    ///
+    /// - Parameter socket: which of the worker's public sockets it came to; `publicSocket(for:)` tells it again.
+    public mutating func receive(_ datagram: RawSpan, from source: SocketAddress, on socket: UInt8 = 0, at now: Instant) -> RelayDisposition
+    {
         counters.publicDatagrams &+= 1
         counters.publicBytes &+= UInt64(datagram.byteCount)
         let reason: RelayDropReason?
         if datagram.byteCount == 0 {
             reason = .empty
         } else if let flow = flows.find(source) {
+            flows.setSocket(flow, socket)
             reason = follow(flow, datagram, source, now)
         } else {
             reason = admit(datagram, source, now)
+            if reason == nil, socket != 0, let flow = flows.find(source) { flows.setSocket(flow, socket) }
         }
         guard let reason else {
             counters.forwarded &+= 1
@@ -131,6 +136,12 @@ extension Relay {
         counters.flowsExpiredIdle &+= UInt64(ended.idle)
     }
 
+    /// Where the next datagram or train goes and how it is cut, for a caller who must know before it is written.
+    public func peekTransmit() -> TrunkTransmit? {
+        if pongCount == 0 { return trains.peek() }
+        return TrunkTransmit(destination: pongs[pongCount - 1].destination, segmentSize: 0, frames: 1, records: 1)
+    }
+
     /// The next datagram or train for the trunk socket: appends it to `packet`, which needs room for 64 KiB.
     public mutating func nextTransmit(into packet: inout OutputRawSpan) -> TrunkTransmit? {
         if pongCount > 0 { return nextPong(into: &packet) }
@@ -138,6 +149,13 @@ extension Relay {
         counters.trainsSent &+= 1
         counters.framesSent &+= UInt64(transmit.frames)
         return transmit
+    }
+
+    /// The public socket that `client` last sent to; nil for a client without a flow. Needed only where several public sockets
+    /// could reach one client: an answer must come from the address that was asked.
+    public func publicSocket(for client: SocketAddress) -> UInt8? {
+        guard let flow = flows.find(client) else { return nil }
+        return flows.socket(flow)
     }
 
     public var nextDeadline: Deadline { Deadline(flows.nextDeadline, "flow expiry") }

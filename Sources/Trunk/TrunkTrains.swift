@@ -80,6 +80,12 @@ extension TrunkTrains {
         return true
     }
 
+    /// What `nextTransmit` will give, for a caller who must know before it writes.
+    public func peek() -> TrunkTransmit? {
+        guard drained < count else { return nil }
+        return transmit(trains[drained])
+    }
+
     /// Takes the next train: appends its bytes to `packet`, which needs room for 64 KiB.
     public mutating func nextTransmit(into packet: inout OutputRawSpan) -> TrunkTransmit? {
         guard drained < count else {
@@ -91,7 +97,11 @@ extension TrunkTrains {
         closeFrame(number)
         let train = trains[number]
         packet.append(contentsOf: storage.bytes(number, train.end))
-        return TrunkTransmit(
+        return transmit(train)
+    }
+
+    private func transmit(_ train: Train) -> TrunkTransmit {
+        TrunkTransmit(
             destination: train.destination, segmentSize: train.frames > 1 ? mtu : 0, frames: train.frames, records: train.records)
     }
 

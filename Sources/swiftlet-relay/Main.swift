@@ -1,1 +1,147 @@
-@main struct Main { static func main() {} }
+// swiftlet-relay: the only part of Swiftlet on the public internet. This file wires: options → sockets → workers → control.
+
+import Crypto
+import EventLoop
+import Glibc
+import Primitives
+import RelayCore
+import RoutingHint
+
+/// The keys, shared by reference until every worker has made its contexts.
+final class KeyRingBox: Sendable {
+    let ring: KeyRing
+    init(_ ring: KeyRing) { self.ring = ring }
+}
+
+@main struct Program {
+    static let version = "0.1.0"
+    /// Flows of the whole relay; each worker has its share.
+    static let flowCapacity = 262_144
+
+    static func main() {
+        let arguments = Array(CommandLine.arguments.dropFirst())
+        if arguments.contains("--help") {
+            print(Options.usage, terminator: "")
+            return
+        }
+        if arguments.contains("--version") {
+            print("swiftlet-relay \(version)")
+            return
+        }
+        do throws(OptionError) { try run(try Options(arguments)) } catch {
+            log("\(error)")
+            exit(2)
+        }
+    }
+
+    static func run(_ options: Options) throws(OptionError) {
+        guard let trunkAddress = options.trunk, let transceivers = options.transceivers else { return }
+        let keys = try loadKeys(options.keyFile ?? "")
+        let (directory, stamp) = try TransceiverDirectory.load(transceivers)
+        let processors = Machine.processors
+        let workers = options.workers ?? min(processors.count, 64)
+        // Before any thread starts: threads inherit the blocked signals.
+        let signals: SignalSource
+        do throws(Errno) { signals = try SignalSource() } catch { throw OptionError("signals: \(error)") }
+
+        var entropy = Crypto.SystemEntropy()
+        let steering = AddressSteering(workers: workers, key: UInt32(truncatingIfNeeded: entropy.next()))
+        var groups = Slab<DatagramSocketGroup?>(count: options.listen.count) { _ in nil }
+        var own: [SocketAddress] = []
+        for (index, address) in options.listen.enumerated() {
+            let group = try orFail("--listen \(address)") { () throws(Errno) in
+                try DatagramSocket.group(
+                    count: workers, boundTo: address, options: .init(receiveBufferSize: WorkerLimits.receiveBuffer),
+                    steeredBy: .bySource(steering))
+            }
+            own.append(group.localAddress)
+            groups[index] = consume group
+        }
+        var trunkGroup = try orFail("--trunk \(trunkAddress)") { () throws(Errno) in
+            try DatagramSocket.group(
+                count: workers, boundTo: trunkAddress, options: .init(receiveBufferSize: WorkerLimits.receiveBuffer, coalesces: true),
+                steeredBy: .byWorkerByte(workers: workers))
+        }
+        own.append(trunkGroup.localAddress)
+        for address in own { log("listening on \(address)\(address == trunkGroup.localAddress ? " (trunk)" : "")") }
+        var listener: StreamListener?
+        if let metrics = options.metrics {
+            let made = try orFail("--metrics \(metrics)") { () throws(Errno) in try StreamListener(boundTo: metrics) }
+            log("metrics on http://\(made.localAddress ?? metrics)/metrics")
+            listener = consume made
+        }
+
+        var configuration = RelayConfiguration(
+            cluster: options.cluster ?? 0, relayID: options.relayID ?? 0, worker: 0, transceivers: directory, ownAddresses: expanded(own),
+            flowCapacity: (flowCapacity + workers - 1) / workers)
+        report(configuration, workers: workers, publicSockets: options.listen.count)
+
+        var commands: [WorkerCommands] = []
+        var threads = Slab<WorkerThread?>(count: workers) { _ in nil }
+        for number in 0..<workers {
+            configuration.worker = UInt8(number)
+            var sockets = Slab<DatagramSocket?>(count: groups.count) { _ in nil }
+            for index in 0..<groups.count { sockets[index] = groups[index]?.take(number) }
+            let trunkSocket = trunkGroup.take(number)
+            if number == 0 {
+                log(
+                    "offloads: UDP_SEGMENT \(trunkSocket.supportsSegmentation ? "yes" : "no, trains leave as single datagrams")"
+                        + ", UDP_GRO \(trunkSocket.coalesces ? "yes" : "no"); receive buffer \(trunkSocket.receiveBufferSize / 1024) KiB")
+            }
+            let command = try orFail("worker \(number)") { () throws(Errno) in try WorkerCommands() }
+            commands.append(command)
+            let start = WorkerStart(
+                publicSockets: sockets, trunkSocket: trunkSocket, configuration: configuration, keys: keys, commands: command)
+            // Pinned where each worker can have a processor of its own.
+            let processor = workers <= processors.count ? processors[number] : nil
+            threads[number] = try launch(start, number, processor)
+        }
+        log("ready: \(workers) workers, epoll, \(libcryptoVersion)")
+
+        var control: ControlServer
+        do throws(Errno) {
+            control = try ControlServer(
+                signals: signals, listener: listener, workers: commands, transceivers: transceivers, stamp: stamp)
+        } catch { throw OptionError("control thread: \(error)") }
+        control.run()
+        log("stopping")
+        for command in commands { command.stop() }
+        for number in 0..<workers { threads[number].take()?.join() }
+    }
+
+    private static func launch(_ start: consuming WorkerStart, _ number: Int, _ processor: Int?) throws(OptionError) -> WorkerThread {
+        do throws(Errno) {
+            return try WorkerThread.start(name: "relay-\(number)", processor: processor, with: start) { state in
+                do throws(Errno) {
+                    var worker = try RelayWorker(state)
+                    worker.run()
+                } catch {
+                    log("a worker cannot start: \(error)")
+                    exit(1)
+                }
+            }
+        } catch { throw OptionError("worker \(number): \(error)") }
+    }
+
+    private static func loadKeys(_ path: String) throws(OptionError) -> KeyRingBox {
+        guard let content = readFile(path, limit: 65_536) else { throw OptionError("--key-file: cannot read \(path)") }
+        if isReadableByOthers(path) { log("warning: \(path) is readable by everybody; chmod 600 it") }
+        do throws(KeyFileError) { return KeyRingBox(try KeyRing(parsingJSON: content.bytes)) } catch {
+            throw OptionError("--key-file: \(path): \(error)")
+        }
+    }
+
+    /// Prints what the process has set aside; nothing is added after this.
+    private static func report(_ configuration: RelayConfiguration, workers: Int, publicSockets: Int) {
+        let flows = FlowTable.byteCount(capacity: configuration.flowCapacity)
+        let each = WorkerLimits.byteCount(configuration, publicSockets: publicSockets)
+        func mebibytes(_ count: Int) -> String { "\((count + (1 << 19)) >> 20) MiB" }
+        log(
+            "memory: \(mebibytes(each * workers)) = \(workers) workers × (\(mebibytes(flows)) for \(configuration.flowCapacity) flows + "
+                + "\(mebibytes(each - flows)) for packets in flight)")
+    }
+
+    private static func orFail<Value: ~Copyable>(_ what: String, _ body: () throws(Errno) -> Value) throws(OptionError) -> Value {
+        do throws(Errno) { return try body() } catch { throw OptionError("\(what): \(error)") }
+    }
+}
