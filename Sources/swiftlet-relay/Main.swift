@@ -62,6 +62,7 @@ final class KeyRingBox: Sendable {
                 count: workers, boundTo: trunkAddress, options: .init(receiveBufferSize: WorkerLimits.receiveBuffer, coalesces: true),
                 steeredBy: .byWorkerByte(workers: workers))
         }
+        let listenAddresses = own
         own.append(trunkGroup.localAddress)
         for address in own { log("listening on \(address)\(address == trunkGroup.localAddress ? " (trunk)" : "")") }
         var listener: StreamListener?
@@ -96,13 +97,16 @@ final class KeyRingBox: Sendable {
             let processor = workers <= processors.count ? processors[number] : nil
             threads[number] = try launch(start, number, processor)
         }
-        log("ready: \(workers) workers, epoll, \(libcryptoVersion)")
+        log("\(workers) workers, epoll, \(libcryptoVersion)")
 
         var control: ControlServer
         do throws(Errno) {
             control = try ControlServer(
                 signals: signals, listener: listener, workers: commands, transceivers: transceivers, stamp: stamp)
         } catch { throw OptionError("control thread: \(error)") }
+        // On standard output, for whoever started us: the one line that a supervisor waits for.
+        let listening = listenAddresses.map(\.description).joined(separator: " ")
+        say("swiftlet-relay ready: public \(listening), trunk \(trunkGroup.localAddress), \(workers) workers")
         control.run()
         log("stopping")
         for command in commands { command.stop() }

@@ -1,5 +1,6 @@
 // The command line, read into a validated struct. What is wrong is named with what was given and what is allowed.
 
+import EventLoop
 import Primitives
 import RelayCore
 
