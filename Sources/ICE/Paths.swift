@@ -1,0 +1,70 @@
+// The ways by which authentic checks came: eight at most, told apart by the client's address.
+
+import Primitives
+
+/// One way, and when an authentic check last came by it.
+struct ValidatedPath {
+    var path: NetworkPath
+    var heardAt: Instant
+    /// The slot of the credentials with which it was checked last.
+    var slot: UInt8
+    /// Whether the owner was told.
+    var isAnnounced = false
+
+    static let none = ValidatedPath(
+        path: NetworkPath(client: SocketAddress(.v6Any, port: 0), hop: SocketAddress(.v6Any, port: 0), ingressRelay: 0, ingressWorker: 0),
+        heardAt: .zero, slot: 0)
+}
+
+struct PathTable {
+    static let capacity = 8
+    private var entries = InlineArray<8, ValidatedPath>(repeating: .none)
+    private var live = InlineArray<8, Bool>(repeating: false)
+
+    subscript(index: Int) -> ValidatedPath {
+        get { entries[index] }
+        set { entries[index] = newValue }
+    }
+
+    func index(of client: SocketAddress) -> Int? {
+        for index in 0..<Self.capacity where live[index] && entries[index].path.client == client { return index }
+        return nil
+    }
+
+    /// The way of an authentic check, remembered. When all places are taken the one not heard of for the longest goes, never `kept`.
+    mutating func note(_ path: NetworkPath, slot: UInt8, at now: Instant, keeping kept: Int?) -> Int {
+        if let index = index(of: path.client) {
+            entries[index].path = path
+            entries[index].heardAt = now
+            return index
+        }
+        let index = place(keeping: kept)
+        live[index] = true
+        entries[index] = ValidatedPath(path: path, heardAt: now, slot: slot)
+        return index
+    }
+
+    private func place(keeping kept: Int?) -> Int {
+        var oldest = -1
+        for index in 0..<Self.capacity {
+            if !live[index] { return index }
+            if index == kept { continue }
+            if oldest < 0 || entries[index].heardAt < entries[oldest].heardAt { oldest = index }
+        }
+        return oldest
+    }
+
+    /// Forgets what was checked with the credentials of `slot` only.
+    mutating func removeAll(of slot: UInt8, keeping kept: Int?) {
+        for index in 0..<Self.capacity where entries[index].slot == slot && index != kept { live[index] = false }
+    }
+
+    /// The next way that the owner does not know of; it does then.
+    mutating func nextUnannounced() -> NetworkPath? {
+        for index in 0..<Self.capacity where live[index] && !entries[index].isAnnounced {
+            entries[index].isAnnounced = true
+            return entries[index].path
+        }
+        return nil
+    }
+}
