@@ -1,0 +1,252 @@
+// What becomes of an offer: which sections are taken, in which DTLS role, against whose certificate.
+
+import Primitives
+
+/// What this server puts into an answer.
+public struct AnswerSettings: Sendable {
+    /// Our ICE user name fragment, 4...32 ice-chars: the routing hint.
+    public var ufrag: String
+    /// Our ICE password, 22...256 ice-chars.
+    public var password: String
+    /// `sha-256 AA:BB:…`: the hash of our certificate, as `a=fingerprint` has it.
+    public var fingerprint: String
+    /// The addresses of relays that the client can reach, the preferred first: one host candidate over UDP each.
+    public var candidates: [SocketAddress]
+    /// The source of the audio we send.
+    public var ssrc: UInt32
+    /// Our RTCP canonical name, also the name of our media stream: a token.
+    public var cname: String
+    /// Goes into the `o=` line, without its top bit (RFC 8829 §5.2.1).
+    public var sessionID: UInt64
+    /// The role we take where the offer leaves it to us: `.active` saves the client's two-datagram ClientHello half a round trip.
+    public var setup: SDPSetup
+
+    public init(
+        ufrag: String, password: String, fingerprint: String, candidates: [SocketAddress], ssrc: UInt32, cname: String, sessionID: UInt64,
+        setup: SDPSetup = .active
+    ) {
+        self.ufrag = ufrag
+        self.password = password
+        self.fingerprint = fingerprint
+        self.candidates = candidates
+        self.ssrc = ssrc
+        self.cname = cname
+        self.sessionID = sessionID
+        self.setup = setup
+    }
+}
+
+/// The answer to an offer, and what it means for the session.
+public struct Negotiation: Sendable, Equatable {
+    /// The whole answer: CRLF, a line end after the last line.
+    public var answer: String
+    /// The peer's ICE user name fragment: the second half of the USERNAME of its checks.
+    public var iceUfrag: String
+    /// The peer's ICE password: the key of checks that we send.
+    public var icePassword: String
+    /// The peer's certificate must match one of these; never empty.
+    public var fingerprints: [SDPFingerprint]
+    /// We answered `a=setup:active`: the first DTLS flight is ours.
+    public var weAreDTLSClient: Bool
+    /// Nil where no audio section was accepted.
+    public var audio: NegotiatedAudio?
+    /// Nil where no data channel section was accepted.
+    public var dataChannel: NegotiatedDataChannel?
+    /// Every section that was answered with port 0, by its index in the offer: for the log.
+    public var rejected: [RejectedSection]
+}
+
+/// One Opus stream each way.
+public struct NegotiatedAudio: Sendable, Equatable {
+    /// As offered, both ways: 0...63 or 96...127.
+    public var opusPayloadType: UInt8
+    /// The client's `a=fmtp` for Opus: what it likes to receive; empty without one.
+    public var opusParameters: String
+    /// The client wants to hear us.
+    public var maySend: Bool
+    /// The client sends.
+    public var mayReceive: Bool
+    /// The section's mid; nil where the offer has none.
+    public var mid: String?
+    /// Of `telephone-event/48000`, the clock of Opus (RFC 7160 warns of others in one stream); nil where it is not offered.
+    public var telephoneEventPayloadType: UInt8?
+    /// 1...14: the header extension with the section's mid (RFC 8843 §15).
+    public var midExtension: UInt8?
+    /// 1...14: the header extension with the client's audio level (RFC 6464).
+    public var audioLevelExtension: UInt8?
+    /// `a=rtcp-rsize` on both sides: RTCP need not be compound.
+    public var reducedSizeRTCP: Bool
+    /// The source the client announced; nil where it did not.
+    public var peerSSRC: UInt32?
+}
+
+/// SCTP over DTLS (RFC 8841).
+public struct NegotiatedDataChannel: Sendable, Equatable {
+    public var mid: String?
+    /// 1...65535; 5000 where the offer does not say.
+    public var peerSCTPPort: UInt16
+    /// Bytes of the largest message the peer takes; `Int.max` for any.
+    public var peerMaxMessageSize: Int
+}
+
+public struct RejectedSection: Sendable, Equatable {
+    public var index: Int
+    public var why: SDPRejection
+}
+
+/// Decides about an offer and writes the answer. Throws what to change where no section can be accepted, or where an accepted one
+/// lacks its ICE credentials or fingerprint.
+public func negotiate(_ offer: SDPOffer, _ settings: AnswerSettings) throws(SDPError) -> Negotiation {
+    assert((4...32).contains(settings.ufrag.utf8.count) && (22...256).contains(settings.password.utf8.count), "not ICE credentials")
+    let verdicts = judgeSections(of: offer)
+    let accepted = offer.media.indices.filter { verdicts[$0] == nil }
+    guard let transportIndex = transportSection(of: offer, accepted) else { throw nothingAccepted(offer, verdicts) }
+    guard !offer.iceLite else { throw SDPError(.peerIsLite) }
+
+    let section = offer.media[transportIndex]
+    let peer = offer.transport(of: section)
+    guard let ufrag = peer.ufrag else { throw SDPError(.noUfrag, line: section.line) }
+    guard let password = peer.password else { throw SDPError(.noPassword, line: section.line) }
+    guard !peer.fingerprints.isEmpty else { throw SDPError(.noFingerprint, line: section.line) }
+
+    var negotiation = Negotiation(
+        answer: "", iceUfrag: ufrag, icePassword: password, fingerprints: peer.fingerprints,
+        weAreDTLSClient: weAreActive(peer.setup, settings.setup), rejected: [])
+    for index in offer.media.indices {
+        if let why = verdicts[index] {
+            negotiation.rejected.append(RejectedSection(index: index, why: why))
+        } else if offer.media[index].kind == "audio" {
+            negotiation.audio = NegotiatedAudio(offer, offer.media[index])
+        } else {
+            negotiation.dataChannel = NegotiatedDataChannel(offer.media[index])
+        }
+    }
+    negotiation.answer = writeAnswer(offer, settings, negotiation, verdicts, transportIndex, peer)
+    return negotiation
+}
+
+/// For each section, why it is refused; nil for those that are accepted, all of which share one transport.
+private func judgeSections(of offer: SDPOffer) -> [SDPRejection?] {
+    var verdicts = offer.media.map { judge($0, offer) }
+    // Audio decides which transport the call gets; a data channel does where there is no audio.
+    let anchor = offer.media.indices.first { verdicts[$0] == nil && offer.media[$0].kind == "audio" } ?? verdicts.firstIndex { $0 == nil }
+    guard let anchor else { return verdicts }
+    let group = offer.bundleGroup(of: offer.media[anchor])
+    var taken = [offer.media[anchor].kind]
+    for index in offer.media.indices where index != anchor && verdicts[index] == nil {
+        let section = offer.media[index]
+        if taken.contains(section.kind) {
+            verdicts[index] = .anotherIsTaken
+        } else if let group, offer.bundleGroup(of: section) == group {
+            taken.append(section.kind)
+        } else {
+            verdicts[index] = .notBundled
+        }
+    }
+    return verdicts
+}
+
+/// Why a section cannot be accepted, looked at alone.
+private func judge(_ section: SDPMediaSection, _ offer: SDPOffer) -> SDPRejection? {
+    guard section.port != 0 || section.bundleOnly && offer.bundleGroup(of: section) != nil else { return .disabledByOffer }
+    switch section.kind {
+    case "audio":
+        guard audioProtocols.contains(section.transportProtocol) else { return .unsupportedProtocol }
+        guard section.opus != nil else { return .noOpus }
+        return section.rtcpMux ? nil : .noRTCPMux
+    case "application":
+        if section.transportProtocol == "DTLS/SCTP" || section.hasSCTPMap { return .legacyDataChannel }
+        guard dataProtocols.contains(section.transportProtocol) else { return .unsupportedProtocol }
+        guard section.formats.contains("webrtc-datachannel") else { return .unsupportedKind }
+        return section.sctpPort == 0 ? .sctpClosed : nil
+    default:
+        return .unsupportedKind
+    }
+}
+
+/// RFC 8829 §5.1.2: an offer may name any of these and mean DTLS-SRTP; without a fingerprint it is refused anyway.
+private let audioProtocols = ["UDP/TLS/RTP/SAVPF", "UDP/TLS/RTP/SAVP", "TCP/DTLS/RTP/SAVPF", "TCP/DTLS/RTP/SAVP", "RTP/SAVPF", "RTP/SAVP"]
+private let dataProtocols = ["UDP/DTLS/SCTP", "TCP/DTLS/SCTP"]
+
+/// The section whose ICE and DTLS attributes count: the first accepted one in the order of its BUNDLE group.
+private func transportSection(of offer: SDPOffer, _ accepted: [Int]) -> Int? {
+    guard let first = accepted.first else { return nil }
+    for mid in offer.bundleGroup(of: offer.media[first]) ?? [] {
+        if let index = accepted.first(where: { offer.media[$0].mid == mid }) { return index }
+    }
+    return first
+}
+
+/// RFC 4145 §4.1, RFC 5763 §5. An offer without the attribute is active by default, so we are passive then, which also suits a
+/// client that would have taken either.
+private func weAreActive(_ offered: SDPSetup?, _ preferred: SDPSetup) -> Bool {
+    switch offered {
+    case .actpass: preferred == .active
+    case .passive: true
+    case .active, nil: false
+    }
+}
+
+/// The refusal that helps most: of the first audio section, else of the first application section, else of the first.
+private func nothingAccepted(_ offer: SDPOffer, _ verdicts: [SDPRejection?]) -> SDPError {
+    let index = offer.media.firstIndex { $0.kind == "audio" } ?? offer.media.firstIndex { $0.kind == "application" } ?? 0
+    guard offer.media.indices.contains(index), let why = verdicts[index] else { return SDPError(.noMediaSection) }
+    return SDPError(.nothingAccepted(why), line: offer.media[index].line)
+}
+
+extension SDPMediaSection {
+    /// The offer's preferred Opus whose payload type RTCP cannot be mistaken for (RFC 5761 §4, RFC 7587 §7).
+    var opus: SDPCodec? { codec("opus", channels: 2) }
+
+    func codec(_ name: String, channels: UInt8) -> SDPCodec? {
+        codecs.first { $0.name == name && $0.clockRate == 48_000 && $0.channels == channels && !(64...95).contains($0.payloadType) }
+    }
+}
+
+extension NegotiatedAudio {
+    init?(_ offer: SDPOffer, _ section: SDPMediaSection) {
+        guard let opus = section.opus else { return nil }
+        let direction = section.direction ?? offer.direction ?? .sendrecv
+        opusPayloadType = opus.payloadType
+        opusParameters = opus.parameters
+        maySend = direction.receives
+        mayReceive = direction.sends
+        mid = section.mid
+        telephoneEventPayloadType = section.codec("telephone-event", channels: 1)?.payloadType
+        let extensions = section.extensions + offer.extensions
+        midExtension = mid == nil ? nil : extensions.id(of: "urn:ietf:params:rtp-hdrext:sdes:mid")
+        audioLevelExtension = extensions.id(of: "urn:ietf:params:rtp-hdrext:ssrc-audio-level")
+        if audioLevelExtension == midExtension { audioLevelExtension = nil }
+        reducedSizeRTCP = section.rtcpReducedSize
+        peerSSRC = section.sources.first?.ssrc
+    }
+
+    /// Our direction, from our view.
+    var direction: SDPDirection {
+        switch (maySend, mayReceive) {
+        case (true, true): .sendrecv
+        case (true, false): .sendonly
+        case (false, true): .recvonly
+        case (false, false): .inactive
+        }
+    }
+}
+
+extension [SDPExtension] {
+    /// An id that fits one-byte headers (RFC 8285 §4.2), of an extension that the offer would use both ways.
+    fileprivate func id(of uri: String) -> UInt8? {
+        first { $0.uri == uri && (1...14).contains($0.id) && $0.direction == .sendrecv }.map { UInt8(truncatingIfNeeded: $0.id) }
+    }
+}
+
+extension NegotiatedDataChannel {
+    init(_ section: SDPMediaSection) {
+        mid = section.mid
+        peerSCTPPort = section.sctpPort ?? 5_000
+        switch section.maxMessageSize {
+        case nil: peerMaxMessageSize = 65_536
+        case 0: peerMaxMessageSize = .max
+        case let size?: peerMaxMessageSize = Int(clamping: size)
+        }
+    }
+}
