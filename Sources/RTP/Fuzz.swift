@@ -8,7 +8,7 @@ public func fuzzRTP(_ bytes: RawSpan) {
     fuzzReceiver(bytes)
     guard let header = try? RTPHeader(parsing: bytes) else { return }
     precondition(header.payload.upperBound <= bytes.byteCount && header.payload.lowerBound >= RTPHeader.fixedSize)
-    for id in 0...UInt8.max {
+    for id in 0...UInt8.max where !header.extensions.isEmpty {
         guard let value = header.extensions.value(id: id, in: bytes) else { continue }
         precondition(value.lowerBound > header.extensions.range.lowerBound && value.upperBound <= header.extensions.range.upperBound)
         precondition(value.upperBound <= header.payload.lowerBound && id != 0)

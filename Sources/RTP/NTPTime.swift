@@ -40,7 +40,7 @@ import Primitives
 
 extension Interval {
     /// A span in 2⁻¹⁶ seconds, as reports carry it.
-    init(reportUnits: UInt32) { self.init(nanoseconds: Int64(reportUnits) * 1_000_000_000 >> 16) }
+    init(reportUnits: UInt32) { self.init(nanoseconds: (Int64(reportUnits) * 1_000_000_000) >> 16) }
 
     /// 2⁻¹⁶ seconds; 0 for negative spans, the largest number for spans over 18 hours.
     var reportUnits: UInt32 {

@@ -160,10 +160,10 @@ struct RTCPPacket {
         guard end <= bytes.byteCount else { throw .overrun }
         var bodyEnd = end
         if first & 0x20 != 0 {
-            // RFC 3550 §6.4.1: a multiple of four, and it counts itself.
+            // RFC 3550 §6.4.1 wants a multiple of four and the last packet only; libwebrtc pads transport feedback by 1–3 bytes.
             guard end > offset + 4 else { throw .padding }
             let padding = Int(bytes.byte(end - 1))
-            guard padding > 0, padding % 4 == 0, padding <= end - offset - 4 else { throw .padding }
+            guard padding > 0, padding <= end - offset - 4 else { throw .padding }
             bodyEnd -= padding
         }
         body = (offset + 4)..<bodyEnd

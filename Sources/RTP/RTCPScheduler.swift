@@ -31,20 +31,18 @@ import Primitives
     @discardableResult
     public mutating func note(_ block: RTCPReportBlock, at wall: NTPTime) -> Interval? {
         guard block.lastSenderReport != 0 else { return nil }
-        let trip = wall.middle &- block.lastSenderReport &- block.delaySinceLastSenderReport
-        // A quarter of a millisecond of rounding may make a short trip negative.
-        if Int32(bitPattern: trip) < 0, Int32(bitPattern: trip) > -16 {
-            roundTrip = .zero
-            return .zero
-        }
-        guard trip <= Self.roundTripMax else { return nil }
-        let measured = Interval(reportUnits: trip)
+        // Both numbers wrap after 18 hours; the delay is the peer's word.
+        let trip = Int64(wall.middle &- block.lastSenderReport) - Int64(block.delaySinceLastSenderReport)
+        // Rounding on both sides may take a fraction of a millisecond from a short trip.
+        guard (-Self.roundingMax...Self.roundTripMax).contains(trip) else { return nil }
+        let measured = Interval(reportUnits: UInt32(max(0, trip)))
         roundTrip = measured
         return measured
     }
 
     /// One minute: no path has more, so the peer quotes something else.
-    private static let roundTripMax: UInt32 = 60 << 16
+    private static let roundTripMax: Int64 = 60 << 16
+    private static let roundingMax: Int64 = 16
 
     /// 0.5…1.5 times `interval`.
     private static func spread(_ interval: Interval, _ random: inout some RandomNumberGenerator) -> Interval {
