@@ -1,0 +1,47 @@
+// DTLS records as they lie in a datagram (RFC 6347 §4.1), before any of them reaches OpenSSL.
+
+import Primitives
+
+/// One record's place in a datagram.
+struct DTLSRecord {
+    static let headerSize = 13
+
+    /// 20 change_cipher_spec, 21 alert, 22 handshake, 23 application data.
+    var contentType: UInt8
+    /// 0 before the keys change, 1 after: there is no renegotiation.
+    var epoch: UInt16
+    /// Header and fragment.
+    var range: Range<Int>
+
+    /// Reads the record at `offset`; nil when what is there is not a whole DTLS 1.0 or 1.2 record.
+    init?(in datagram: RawSpan, at offset: Int) {
+        guard datagram.byteCount - offset >= Self.headerSize, datagram.byte(offset + 1) == 0xFE else { return nil }
+        contentType = datagram.byte(offset)
+        epoch = datagram.u16(offset + 3)
+        let end = offset + Self.headerSize + Int(datagram.u16(offset + 11))
+        guard (20...23).contains(contentType), end <= datagram.byteCount else { return nil }
+        range = offset..<end
+    }
+}
+
+/// Which records OpenSSL gets to see. It keeps a 16 kB buffer for every handshake record of the epoch to come, up to a hundred of
+/// them: a flood of those is stopped here, and so is all plaintext once the handshake is over.
+struct DTLSRecordFilter {
+    /// The handshake is over: epoch 1 only.
+    var isEstablished = false
+    private var earlyRecords = 0
+
+    /// A Finished may overtake its flight, and does so again with every retransmission.
+    private static let earlyRecordsMax = 16
+
+    mutating func passes(_ record: DTLSRecord) -> Bool {
+        switch record.epoch {
+        case 0: return !isEstablished && record.contentType != 23
+        case 1:
+            if isEstablished { return true }
+            earlyRecords += 1
+            return earlyRecords <= Self.earlyRecordsMax
+        default: return false
+        }
+    }
+}
