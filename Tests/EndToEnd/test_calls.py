@@ -1,0 +1,197 @@
+"""Real clients call the real servers and hear themselves: the product's first promise, once for each kind of client."""
+
+import re
+import time
+import unittest
+
+from aiortc_client import AiortcCall
+from chromium import Chromium
+from firefox import Firefox
+from gstreamer_client import GStreamerCall
+from harness import Swiftlet, outside_addresses, wait_until
+from test_page import STEPS
+from tones import is_tone
+
+CALLS = "/v1/realtime/calls"
+
+
+class Pages(unittest.TestCase):
+    def check_page(self, browser, **server):
+        with Swiftlet(**server) as server, browser:
+            tab = browser.open(server.url)
+            tab.connect()
+            tab.wait_for_tone()
+            self.assertCountEqual(tab.evaluate("swiftlet.timeline"), STEPS)
+            self.assertRegex(tab.evaluate("swiftlet.callID"), r"^rtc_")
+            self.assertGreater(server.metrics().calls, 0)
+            tab.hangup()
+            server.wait_for_no_calls()
+            self.assertEqual(tab.errors, [])
+
+    def test_chromium(self):
+        self.check_page(Chromium())
+
+    def test_firefox(self):
+        self.check_page(Firefox())
+
+    @unittest.skipUnless(outside_addresses(), "this machine has no address but loopback")
+    def test_chromium_as_a_person_has_it(self):
+        """Without the flag that lets it use loopback: the answer must name an address that a plain browser can reach."""
+        self.check_page(Chromium(loopback=False), listen="0.0.0.0:0")
+
+    @unittest.skipUnless(outside_addresses(), "this machine has no address but loopback")
+    def test_firefox_as_a_person_has_it(self):
+        self.check_page(Firefox(loopback=False), listen="0.0.0.0:0")
+
+    def test_leaving_the_page_ends_the_call(self):
+        for browser in (Chromium(), Firefox()):
+            with self.subTest(type(browser).__name__), Swiftlet() as server, browser:
+                tab = browser.open(server.url)
+                tab.connect()
+                tab.navigate("about:blank")
+                server.wait_for_no_calls()
+
+    def test_two_tabs_of_one_browser(self):
+        with Swiftlet() as server, Chromium() as browser:
+            tabs = [browser.open(server.url) for _ in range(2)]
+            for tab in tabs:
+                tab.connect()
+            for tab in tabs:
+                tab.wait_for_tone()
+            tabs[0].hangup()
+            time.sleep(1)
+            tabs[1].wait_for_tone()
+            tabs[1].hangup()
+            server.wait_for_no_calls()
+
+
+class Aiortc(unittest.TestCase):
+    def check_call(self, server, **options):
+        with AiortcCall(server, **options) as call:
+            call.connect()
+            call.wait_for_tone()
+            self.assertGreater(server.metrics().calls, 0)
+            self.assertIn(call.hangup().status, (200, 204))
+            server.wait_for_no_calls()
+
+    def test_over_the_call_interface(self):
+        with Swiftlet() as server:
+            self.check_call(server)
+
+    def test_over_the_call_interface_as_a_form(self):
+        with Swiftlet() as server:
+            self.check_call(server, multipart=True)
+
+    def test_audio_alone(self):
+        with Swiftlet() as server:
+            self.check_call(server, data_channel=False)
+
+    def test_over_whip(self):
+        with Swiftlet() as server:
+            self.check_call(server, path="/whip", data_channel=False)
+
+    def test_over_ipv6(self):
+        with Swiftlet(signaling="[::1]:0", listen="[::1]:0") as server, AiortcCall(server) as call:
+            call.connect()
+            self.assertEqual(call.local_address()[0], "::1")
+            call.wait_for_tone()
+            call.hangup()
+            server.wait_for_no_calls()
+
+    def test_two_calls_at_once_from_one_address(self):
+        with Swiftlet() as server, AiortcCall(server, frequency=440) as low, AiortcCall(server, frequency=880) as high:
+            low.connect()
+            high.connect()
+            self.assertNotEqual(low.call_id, high.call_id)
+            self.assertEqual(low.local_address()[0], high.local_address()[0])
+            low.wait_for_tone(frequency=440)     # each hears itself and not the other
+            high.wait_for_tone(frequency=880)
+            low.hangup()
+            count = high.frame_count
+            wait_until(lambda: high.frame_count > count + 50, "a second more of the call that goes on")
+            high.wait_for_tone(frequency=880)
+            high.hangup()
+            server.wait_for_no_calls()
+
+    def test_a_client_that_leaves_without_a_word_on_signaling_is_noticed(self):
+        with Swiftlet() as server:
+            with AiortcCall(server) as call:
+                call.connect()
+                call.wait_for_tone()
+            server.wait_for_no_calls()
+
+    def test_hanging_up_tells_the_client(self):
+        with Swiftlet() as server, AiortcCall(server) as call:
+            call.connect()
+            call.wait_for_tone()
+            call.hangup()
+            wait_until(lambda: call.track_has_ended or call.state == "closed", lambda: f"an end, but {call.state}", 10)
+
+    def test_a_client_that_is_silent_for_20_seconds_goes_on(self):
+        with Swiftlet() as server, AiortcCall(server) as call:
+            call.connect()
+            call.wait_for_tone()
+            call.fall_silent()
+            time.sleep(20)
+            self.assertGreater(server.metrics().calls, 0)
+            call.fall_silent(False)
+            call.received.clear()
+            count = call.frame_count
+            wait_until(lambda: call.frame_count > count + 50, "a second of audio after the silence")
+            call.wait_for_tone()
+            call.hangup()
+            server.wait_for_no_calls()
+
+
+class GStreamer(unittest.TestCase):
+    def test_webrtcbin(self):
+        with Swiftlet() as server, GStreamerCall(server) as call:
+            call.connect()
+            call.wait_for_tone()
+            self.assertGreater(server.metrics().calls, 0)
+            self.assertIn(call.hangup(), (200, 204))
+            server.wait_for_no_calls()
+
+
+class IceRestart(unittest.TestCase):
+    """Over WHIP: PATCH with new credentials moves a call to new sockets while it goes on."""
+
+    def check_restart(self, browser):
+        with Swiftlet() as server, browser:
+            tab = browser.open(server.url)
+            self.assertTrue(tab.load_script("whip_caller.js"))
+            tab.evaluate("void (window.caller = new WHIPCaller())")
+            first = tab.evaluate("caller.start()")
+            self.assertEqual(first["status"], 201, first)
+            self.assertTrue(first["tag"], "the 201 has no ETag")
+            wait_until(lambda: is_tone(tab.evaluate("caller.peakFrequency()")), "the tone")
+            before = tab.evaluate("caller.path()")
+
+            second = tab.evaluate("caller.restart()")
+            self.assertEqual(second["status"], 200, second)
+            self.assertEqual(second["type"], "application/trickle-ice-sdpfrag")
+            self.assertNotEqual(second["tag"], first["tag"], "a restart makes a new ICE session, so a new ETag")
+            self.assertNotEqual(ufrag(second["text"]), ufrag(first["text"]))
+
+            moved = lambda: tab.evaluate("caller.path()")["port"] not in (None, before["port"])
+            wait_until(moved, lambda: f"a new port after {before}, but {tab.evaluate('caller.path()')}")
+            packets = tab.evaluate("caller.path()")["packets"]
+            wait_until(lambda: tab.evaluate("caller.path()")["packets"] > packets + 50, "a second of audio on the new path")
+            wait_until(lambda: is_tone(tab.evaluate("caller.peakFrequency()")), "the tone on the new path")
+            self.assertEqual(tab.evaluate("caller.path()")["state"], "connected")
+            self.assertIn(tab.evaluate("caller.end()"), (200, 204))
+            server.wait_for_no_calls()
+
+    def test_chromium(self):
+        self.check_restart(Chromium())
+
+    def test_firefox(self):
+        self.check_restart(Firefox())
+
+
+def ufrag(sdp):
+    return re.search(r"a=ice-ufrag:(\S+)", sdp)[1]
+
+
+if __name__ == "__main__":
+    unittest.main()
