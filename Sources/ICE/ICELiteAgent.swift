@@ -202,16 +202,16 @@ extension ICELiteAgent {
         // Media may have moved to the new generation without a nomination: then it is the one in use.
         if isRestarting, let selected, paths[selected].slot != current { retireOldGeneration() }
         let next = current ^ 1
-        paths.removeAll(of: next, keeping: selected)
+        paths.removeAll(of: next)
         answers.removeAll()
         credentials.set(Int(next), local: local, remote: remote)
         isRestarting = true
         noteHeard(at: now)
     }
 
-    /// The new generation is the one in use. Ways that only the old one knew are forgotten, so that late media does not lead back.
+    /// The new generation is the one in use, and on the selected path already. Ways that only the old one knew are forgotten, so that late media does not lead back.
     private mutating func retireOldGeneration() {
-        paths.removeAll(of: current, keeping: selected)
+        paths.removeAll(of: current)
         current ^= 1
         isRestarting = false
     }

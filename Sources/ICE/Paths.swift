@@ -54,9 +54,9 @@ struct PathTable {
         return oldest
     }
 
-    /// Forgets what was checked with the credentials of `slot` only.
-    mutating func removeAll(of slot: UInt8, keeping kept: Int?) {
-        for index in 0..<Self.capacity where entries[index].slot == slot && index != kept { live[index] = false }
+    /// Forgets what was last checked with the credentials of `slot`.
+    mutating func removeAll(of slot: UInt8) {
+        for index in 0..<Self.capacity where entries[index].slot == slot { live[index] = false }
     }
 
     /// The next way that the owner does not know of; it does then.
