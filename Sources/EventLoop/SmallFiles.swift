@@ -65,3 +65,15 @@ public func interfaceAddresses() -> [IPAddress] {
     }
     return addresses
 }
+
+/// The environment of this process.
+public func environment() -> [String: String] {
+    var result: [String: String] = [:]
+    var next = environ
+    while let entry = next.pointee {
+        next += 1
+        let parts = String(cString: entry).split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+        if parts.count == 2 { result[String(parts[0])] = String(parts[1]) }
+    }
+    return result
+}

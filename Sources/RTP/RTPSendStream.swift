@@ -42,12 +42,32 @@ import Primitives
         writeRTPHeader(
             payloadType: payloadType, marker: marker, sequenceNumber: nextSequenceNumber, timestamp: absolute, ssrc: ssrc, to: &output)
         output.append(contentsOf: payload)
+        note(octets: payload.byteCount, absolute, at: now)
+        return true
+    }
+
+    /// Writes the header of a packet in place: `packet[0..<length]` holds `RTPHeader.fixedSize` bytes of room and the payload behind it.
+    /// False, and nothing written, if `length` leaves no room or exceeds `packet`.
+    public mutating func writeHeader(
+        into packet: inout MutableRawSpan, length: Int, timestamp: UInt32, marker: Bool, at now: Instant
+    ) -> Bool {
+        guard length >= RTPHeader.fixedSize, length <= packet.byteCount else { return false }
+        let absolute = firstTimestamp &+ timestamp
+        packet.set(UInt8(0x80), at: 0)
+        packet.set((marker ? 0x80 : 0) | payloadType & 0x7F, at: 1)
+        packet.set(nextSequenceNumber, at: 2)
+        packet.set(absolute, at: 4)
+        packet.set(ssrc, at: 8)
+        note(octets: length - RTPHeader.fixedSize, absolute, at: now)
+        return true
+    }
+
+    private mutating func note(octets: Int, _ absolute: UInt32, at now: Instant) {
         nextSequenceNumber &+= 1
         packetCount &+= 1
-        octetCount &+= UInt32(truncatingIfNeeded: payload.byteCount)
+        octetCount &+= UInt32(truncatingIfNeeded: octets)
         lastTimestamp = absolute
         lastInstant = now
-        return true
     }
 
     /// What a sender report made at `now` says; nil before the first packet. `wall` is the same moment as `now`.

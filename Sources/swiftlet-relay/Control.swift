@@ -1,5 +1,6 @@
 // The control thread: operator's signals, changed files, and a few HTTP answers for probes and Prometheus. Never on a media worker.
 
+import Configuration
 import EventLoop
 import Primitives
 import RelayCore
@@ -25,14 +26,14 @@ struct ControlServer: ~Copyable {
     private var listener: StreamListener?
     private var connections: Slab<Connection?>
     private let workers: [WorkerCommands]
-    private let transceivers: String
+    private let transceivers: TransceiverSource
     private var stamp: FileStamp?
 
     private static let signalTag: UInt64 = 1000
     private static let listenerTag: UInt64 = 1001
 
     init(
-        signals: consuming SignalSource, listener: consuming StreamListener?, workers: [WorkerCommands], transceivers: String,
+        signals: consuming SignalSource, listener: consuming StreamListener?, workers: [WorkerCommands], transceivers: TransceiverSource,
         stamp: FileStamp?
     )
         throws(Errno)
@@ -79,11 +80,11 @@ struct ControlServer: ~Copyable {
 
     /// Reads the table again when its file has changed. A table with an error changes nothing: the old one stays.
     private mutating func reloadTransceivers(always: Bool) {
-        guard transceivers.hasPrefix("table:") else { return }
-        let current = FileStamp(String(transceivers.dropFirst(6)))
+        guard case .table(let path) = transceivers else { return }
+        let current = FileStamp(path)
         guard always || current != stamp else { return }
         stamp = current
-        do throws(OptionError) {
+        do throws(ConfigurationError) {
             let loaded = try TransceiverDirectory.load(transceivers)
             for worker in workers { worker.replaceTransceivers(loaded.directory) }
             log("transceiver table read again")

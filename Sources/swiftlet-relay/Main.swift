@@ -1,5 +1,6 @@
 // swiftlet-relay: the only part of Swiftlet on the public internet. This file wires: options → sockets → workers → control.
 
+import Configuration
 import Crypto
 import EventLoop
 import Glibc
@@ -14,35 +15,30 @@ final class KeyRingBox: Sendable {
 }
 
 @main struct Program {
-    static let version = "0.1.0"
-    /// Flows of the whole relay; each worker has its share.
-    static let flowCapacity = 262_144
-
     static func main() {
-        let arguments = Array(CommandLine.arguments.dropFirst())
-        if arguments.contains("--help") {
-            print(Options.usage, terminator: "")
-            return
-        }
-        if arguments.contains("--version") {
-            print("swiftlet-relay \(version)")
-            return
-        }
-        do throws(OptionError) { try run(try Options(arguments)) } catch {
+        do throws(ConfigurationError) {
+            let invocation = try RelayOptions.parse(CommandLine.arguments.dropFirst(), environment: environment()) {
+                readFile($0, limit: 1 << 20)
+            }
+            switch invocation {
+            case .help(let text), .version(let text): say(text)
+            case .run(let options): try run(options)
+            }
+        } catch {
             log("\(error)")
             exit(2)
         }
     }
 
-    static func run(_ options: Options) throws(OptionError) {
-        guard let trunkAddress = options.trunk, let transceivers = options.transceivers else { return }
-        let keys = try loadKeys(options.keyFile ?? "")
-        let (directory, stamp) = try TransceiverDirectory.load(transceivers)
+    static func run(_ options: RelayOptions) throws(ConfigurationError) {
+        let trunkAddress = options.trunk
+        let keys = try loadKeys(options.keyFile)
+        let (directory, stamp) = try TransceiverDirectory.load(options.transceivers)
         let processors = Machine.processors
         let workers = options.workers ?? min(processors.count, 64)
         // Before any thread starts: threads inherit the blocked signals.
         let signals: SignalSource
-        do throws(Errno) { signals = try SignalSource() } catch { throw OptionError("signals: \(error)") }
+        do throws(Errno) { signals = try SignalSource() } catch { throw ConfigurationError("signals: \(error)") }
 
         var entropy = Crypto.SystemEntropy()
         let steering = AddressSteering(workers: workers, key: UInt32(truncatingIfNeeded: entropy.next()))
@@ -73,8 +69,9 @@ final class KeyRingBox: Sendable {
         }
 
         var configuration = RelayConfiguration(
-            cluster: options.cluster ?? 0, relayID: options.relayID ?? 0, worker: 0, transceivers: directory, ownAddresses: expanded(own),
-            flowCapacity: (flowCapacity + workers - 1) / workers)
+            cluster: options.cluster, relayID: options.relayID, worker: 0, transceivers: directory, ownAddresses: expanded(own),
+            flowCapacity: (options.flows + workers - 1) / workers)
+        configuration.trunkMTU = options.trunkMTU
         report(configuration, workers: workers, publicSockets: options.listen.count)
 
         var commands: [WorkerCommands] = []
@@ -102,8 +99,8 @@ final class KeyRingBox: Sendable {
         var control: ControlServer
         do throws(Errno) {
             control = try ControlServer(
-                signals: signals, listener: listener, workers: commands, transceivers: transceivers, stamp: stamp)
-        } catch { throw OptionError("control thread: \(error)") }
+                signals: signals, listener: listener, workers: commands, transceivers: options.transceivers, stamp: stamp)
+        } catch { throw ConfigurationError("control thread: \(error)") }
         // On standard output, for whoever started us: the one line that a supervisor waits for.
         let listening = listenAddresses.map(\.description).joined(separator: " ")
         say("swiftlet-relay ready: public \(listening), trunk \(trunkGroup.localAddress), \(workers) workers")
@@ -113,7 +110,8 @@ final class KeyRingBox: Sendable {
         for number in 0..<workers { threads[number].take()?.join() }
     }
 
-    private static func launch(_ start: consuming WorkerStart, _ number: Int, _ processor: Int?) throws(OptionError) -> WorkerThread {
+    private static func launch(_ start: consuming WorkerStart, _ number: Int, _ processor: Int?) throws(ConfigurationError) -> WorkerThread
+    {
         do throws(Errno) {
             return try WorkerThread.start(name: "relay-\(number)", processor: processor, with: start) { state in
                 do throws(Errno) {
@@ -124,14 +122,14 @@ final class KeyRingBox: Sendable {
                     exit(1)
                 }
             }
-        } catch { throw OptionError("worker \(number): \(error)") }
+        } catch { throw ConfigurationError("worker \(number): \(error)") }
     }
 
-    private static func loadKeys(_ path: String) throws(OptionError) -> KeyRingBox {
-        guard let content = readFile(path, limit: 65_536) else { throw OptionError("--key-file: cannot read \(path)") }
+    private static func loadKeys(_ path: String) throws(ConfigurationError) -> KeyRingBox {
+        guard let content = readFile(path, limit: 65_536) else { throw ConfigurationError("--key-file: cannot read \(path)") }
         if isReadableByOthers(path) { log("warning: \(path) is readable by everybody; chmod 600 it") }
         do throws(KeyFileError) { return KeyRingBox(try KeyRing(parsingJSON: content.bytes)) } catch {
-            throw OptionError("--key-file: \(path): \(error)")
+            throw ConfigurationError("--key-file: \(path): \(error)")
         }
     }
 
@@ -145,7 +143,7 @@ final class KeyRingBox: Sendable {
                 + "\(mebibytes(each - flows)) for packets in flight)")
     }
 
-    private static func orFail<Value: ~Copyable>(_ what: String, _ body: () throws(Errno) -> Value) throws(OptionError) -> Value {
-        do throws(Errno) { return try body() } catch { throw OptionError("\(what): \(error)") }
+    private static func orFail<Value: ~Copyable>(_ what: String, _ body: () throws(Errno) -> Value) throws(ConfigurationError) -> Value {
+        do throws(Errno) { return try body() } catch { throw ConfigurationError("\(what): \(error)") }
     }
 }
