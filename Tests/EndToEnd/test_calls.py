@@ -1,16 +1,15 @@
 """Real clients call the real servers and hear themselves: the product's first promise, once for each kind of client."""
 
-import re
 import time
 import unittest
 
+import restarts
 from aiortc_client import AiortcCall
 from chromium import Chromium
 from firefox import Firefox
 from gstreamer_client import GStreamerCall
 from harness import Swiftlet, outside_addresses, wait_until
 from test_page import STEPS
-from tones import is_tone
 
 CALLS = "/v1/realtime/calls"
 
@@ -153,33 +152,13 @@ class GStreamer(unittest.TestCase):
             server.wait_for_no_calls()
 
 
-class IceRestart(unittest.TestCase):
+class IceRestart(restarts.RestartCase):
     """Over WHIP: PATCH with new credentials moves a call to new sockets while it goes on."""
 
     def check_restart(self, browser):
         with Swiftlet() as server, browser:
             tab = browser.open(server.url)
-            self.assertTrue(tab.load_script("whip_caller.js"))
-            tab.evaluate("void (window.caller = new WHIPCaller())")
-            first = tab.evaluate("caller.start()")
-            self.assertEqual(first["status"], 201, first)
-            self.assertTrue(first["tag"], "the 201 has no ETag")
-            wait_until(lambda: is_tone(tab.evaluate("caller.peakFrequency()")), "the tone")
-            before = tab.evaluate("caller.path()")
-
-            second = tab.evaluate("caller.restart()")
-            self.assertEqual(second["status"], 200, second)
-            self.assertEqual(second["type"], "application/trickle-ice-sdpfrag")
-            self.assertNotEqual(second["tag"], first["tag"], "a restart makes a new ICE session, so a new ETag")
-            self.assertNotEqual(ufrag(second["text"]), ufrag(first["text"]))
-
-            moved = lambda: tab.evaluate("caller.path()")["port"] not in (None, before["port"])
-            wait_until(moved, lambda: f"a new port after {before}, but {tab.evaluate('caller.path()')}")
-            packets = tab.evaluate("caller.path()")["packets"]
-            wait_until(lambda: tab.evaluate("caller.path()")["packets"] > packets + 50, "a second of audio on the new path")
-            wait_until(lambda: is_tone(tab.evaluate("caller.peakFrequency()")), "the tone on the new path")
-            self.assertEqual(tab.evaluate("caller.path()")["state"], "connected")
-            self.assertIn(tab.evaluate("caller.end()"), (200, 204))
+            self.restart_during_a_call(tab)
             server.wait_for_no_calls()
 
     def test_chromium(self):
@@ -187,10 +166,6 @@ class IceRestart(unittest.TestCase):
 
     def test_firefox(self):
         self.check_restart(Firefox())
-
-
-def ufrag(sdp):
-    return re.search(r"a=ice-ufrag:(\S+)", sdp)[1]
 
 
 if __name__ == "__main__":

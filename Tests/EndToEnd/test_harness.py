@@ -6,6 +6,7 @@ import tempfile
 import unittest
 import unittest.mock
 
+import restarts
 from aiortc_client import AiortcCall
 from chromium import Chromium
 from firefox import Firefox
@@ -117,6 +118,20 @@ class Clients(unittest.TestCase):
             call.wait_for_tone()
             self.assertEqual(call.hangup().status, 200)
             server.wait_for_no_calls()
+
+
+class Restarts(restarts.RestartCase):
+    def check_restart(self, browser):
+        with StandIn() as server, browser:
+            tab = browser.open(server.url)
+            self.assertTrue(tab.load_script("whip_echo.js"))
+            self.restart_during_a_call(tab)
+
+    def test_chromium(self):
+        self.check_restart(Chromium())
+
+    def test_firefox(self):
+        self.check_restart(Firefox())
 
 
 if __name__ == "__main__":

@@ -69,10 +69,11 @@
     const lines = fragment.split(/\r?\n/);
     const find = (start) => lines.find((line) => line.startsWith(start));
     const candidates = lines.filter((line) => line.startsWith("a=candidate:"));
+    const hasNew = candidates.length > 0;
     return this.answer.split("\r\n").flatMap((line) => {
       if (line.startsWith("a=ice-ufrag:")) return [find("a=ice-ufrag:")];
       if (line.startsWith("a=ice-pwd:")) return [find("a=ice-pwd:")];
-      if (line.startsWith("a=candidate:") && candidates.length > 0) return candidates.splice(0);
+      if (line.startsWith("a=candidate:") && hasNew) return candidates.splice(0);   // all in place of the first old one
       return [line];
     }).join("\r\n");
   }
