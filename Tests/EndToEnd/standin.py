@@ -27,6 +27,7 @@ class StandIn(Server):
     def __init__(self, host="127.0.0.1"):
         self.host = host
         self.calls = {}
+        self.requests = []      # (method, path) of each
         self.refusal = None     # (status, message) for every offer
 
     def __enter__(self):
@@ -51,6 +52,7 @@ class StandIn(Server):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             method, target, _ = head[0].split(" ", 2)
             headers = dict((line.split(":", 1)[0].lower(), line.split(":", 1)[1].strip()) for line in head[1:] if line)
+            self.requests.append((method, target))
             body = await reader.readexactly(int(headers.get("content-length", 0)))
             status, extra, content = await self._answer(method, target.split("?")[0], headers, body)
             lines = [f"HTTP/1.1 {status} -", f"Content-Length: {len(content)}", "Connection: close"]

@@ -45,6 +45,8 @@ class PageInBothBrowsers:
         tab.hangup()
         self.assertEqual(tab.evaluate("swiftlet.state"), "idle")
         self.assertEqual(text_of(tab, "status"), "The call has ended.")
+        hangup = ("POST", f"/v1/realtime/calls/{tab.evaluate('swiftlet.callID')}/hangup")
+        self.assertEqual(self.server.requests.count(hangup), 1, self.server.requests)
         self.server.wait_for_no_calls()
         self.assertEqual(tab.errors, [])
 
