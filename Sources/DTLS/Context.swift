@@ -2,8 +2,9 @@
 
 import COpenSSL
 
-/// Our DTLS settings with our certificate. The corresponding C type is `SSL_CTX`. One a worker thread.
-public struct DTLSContext: ~Copyable {
+/// Our DTLS settings with our certificate. The corresponding C type is `SSL_CTX`. One a worker thread: it may move
+/// between threads (nothing changes it after `init`), but its reference count is then contended.
+public struct DTLSContext: ~Copyable, @unchecked Sendable {
     let pointer: OpaquePointer
 
     /// - Parameter profiles: the SRTP profiles to offer and accept, best first.
