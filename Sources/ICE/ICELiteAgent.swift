@@ -127,8 +127,8 @@ extension ICELiteAgent {
     private mutating func accept(_ path: NetworkPath, slot: UInt8, nominated: Bool, at now: Instant) {
         let index = paths.note(path, slot: slot, at: now, keeping: selected)
         let isNewGeneration = isRestarting && slot != current
-        // A late check of the old generation does not take a path back.
-        if isNewGeneration || !isRestarting { paths[index].slot = slot }
+        // Only forward: a late check of the old generation does not take a path back.
+        if isNewGeneration { paths[index].slot = slot }
         noteHeard(at: now)
         if nominated {
             if isNewGeneration {

@@ -79,6 +79,16 @@ import TestSupport
         #expect(session.events().isEmpty)
     }
 
+    @Test func `a late check of the old generation does not make a path old again`() {
+        let session = ICESession()
+        session.check(way(1), nominates: true)
+        session.restart()
+        session.newCheck(way(2))
+        session.check(way(2))
+        session.newCheck(way(3), nominates: true)
+        #expect((1...3).map { session.isValidated(way($0)) } == [false, true, true])
+    }
+
     @Test func `a second restart replaces one that was never nominated`() {
         let session = ICESession()
         session.check(way(1), nominates: true)
@@ -267,6 +277,22 @@ import TestSupport
         let (packets, _) = session.pass(.seconds(10))
         #expect(try session.answer(#require(packets.last).sent) == nil)
         #expect(session.pass(.milliseconds(4900)).packets.isEmpty)
+    }
+
+    @Test func `a check that was due but not yet sent is not sent after a sign of life`() {
+        let session = connected()
+        session.passUndrained(.seconds(7))
+        session.media(on: way(1))
+        #expect(session.packets().isEmpty)
+    }
+
+    @Test func `what was undone before the owner asked is not told`() {
+        let session = connected()
+        session.passUndrained(.seconds(61))
+        session.check(way(1))
+        #expect(session.events().isEmpty)
+        session.passUndrained(.seconds(61))
+        #expect(session.events() == [.consentLost, .silent])
     }
 }
 

@@ -90,6 +90,12 @@ final class ICESession {
         }
     }
 
+    /// Time passes while the owner is busy and takes nothing out.
+    func passUndrained(_ span: Interval) {
+        now = now + span
+        agent.advance(to: now)
+    }
+
     /// Time passes as an event loop would let it: from deadline to deadline. What was sent and told on the way, with its time.
     @discardableResult func pass(_ span: Interval) -> (packets: [(at: Interval, sent: Sent)], events: [(at: Interval, event: ICEEvent)]) {
         let end = now + span
