@@ -68,14 +68,14 @@ extension DTLSAssociation {
         guard state == .idle else { return }
         state = .handshaking
         handshakeDue = now + Self.handshakeMax
-        let link = UnsafeMutablePointer<DTLSLink>.allocate(capacity: 1)
-        link.initialize(to: DTLSLink(fingerprints: fingerprints))
-        self.link = link
         guard let ssl = SSL_new(context.pointer) else { return fail(.internalError) }
         self.ssl = ssl
+        let link = UnsafeMutablePointer<DTLSLink>.allocate(capacity: 1)
+        link.initialize(to: DTLSLink(ssl: ssl, fingerprints: fingerprints))
+        self.link = link
         guard let bio = DTLSLink.makeBIO(link) else { return fail(.internalError) }
         SSL_set_bio(ssl, bio, bio)
-        DTLSLink.attach(link, to: ssl)
+        DTLSLink.attach(link)
         _ = SSL_ctrl(ssl, SSL_CTRL_SET_MTU, DTLSLink.mtu, nil)
         if role == .client { SSL_set_connect_state(ssl) } else { SSL_set_accept_state(ssl) }
         proceed(at: now)

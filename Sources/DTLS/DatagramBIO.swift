@@ -22,6 +22,8 @@ struct DTLSLink {
     var filter = DTLSRecordFilter()
     var outgoing = DatagramQueue()
 
+    /// The connection this belongs to.
+    private let ssl: OpaquePointer
     let fingerprints: [DTLSFingerprint]
     var certificateMismatched = false
 
@@ -34,7 +36,8 @@ struct DTLSLink {
     /// The connection's own field; see above.
     private var nextTimeout: UnsafeMutablePointer<timeval>?
 
-    init(fingerprints: [DTLSFingerprint]) {
+    init(ssl: OpaquePointer, fingerprints: [DTLSFingerprint]) {
+        self.ssl = ssl
         self.fingerprints = fingerprints
     }
 
@@ -56,7 +59,7 @@ extension DTLSLink {
         let bytes = datagram.bytes
         while let record = DTLSRecord(in: bytes, at: offset) {
             offset = record.range.upperBound
-            guard filter.passes(record) else { continue }
+            guard filter.passes(record, keysChanged: keysChanged) else { continue }
             passedRecords += 1
             let count = min(record.range.count, buffer.count)
             buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: datagram[record.range.prefix(count)]))
@@ -64,6 +67,12 @@ extension DTLSLink {
         }
         offset = datagram.count
         return nil
+    }
+
+    /// The peer's ChangeCipherSpec was processed and its Finished is awaited.
+    private var keysChanged: Bool {
+        let state = SSL_get_state(ssl)
+        return state == TLS_ST_SR_CHANGE || state == TLS_ST_CR_CHANGE
     }
 
     fileprivate mutating func control(_ command: Int32, _ argument: UnsafeMutableRawPointer?) -> Int {
@@ -89,7 +98,8 @@ extension DTLSLink {
     }
 
     /// Ties callbacks about `ssl` to `link`.
-    static func attach(_ link: UnsafeMutablePointer<DTLSLink>, to ssl: OpaquePointer) {
+    static func attach(_ link: UnsafeMutablePointer<DTLSLink>) {
+        let ssl = link.pointee.ssl
         SSL_set_ex_data(ssl, 0, link)
         DTLS_set_timer_cb(ssl) { ssl, _ in
             guard !DTLSLink.clockCanBeMoved, let link = DTLSLink.of(ssl) else { return DTLSLink.hour }

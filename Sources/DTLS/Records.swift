@@ -34,12 +34,14 @@ struct DTLSRecordFilter {
     /// A Finished may overtake its flight, and does so again with every retransmission.
     private static let earlyRecordsMax = 16
 
-    mutating func passes(_ record: DTLSRecord) -> Bool {
+    /// - Parameter keysChanged: OpenSSL already reads epoch 1, so that a record of it is opened or dropped at once.
+    mutating func passes(_ record: DTLSRecord, keysChanged: Bool) -> Bool {
         switch record.epoch {
         case 0: return !isEstablished && record.contentType != 23
         case 1:
-            if isEstablished { return true }
-            earlyRecords += 1
+            // Application data that comes too early is not kept by OpenSSL.
+            if isEstablished || keysChanged || record.contentType == 23 { return true }
+            earlyRecords = min(earlyRecords + 1, Self.earlyRecordsMax + 1)
             return earlyRecords <= Self.earlyRecordsMax
         default: return false
         }

@@ -81,4 +81,21 @@ import Testing
         let events = server.events()
         #expect(events.isEmpty)
     }
+
+    @Test func `a flood of forged ciphertext does not keep the handshake from ending`() {
+        var call = Call()
+        var drops: [DTLSDropReason?] = []
+        for number in UInt8(0)..<200 {
+            let forged: [UInt8] = [22, 254, 253, 0, 1, 0, 0, 0, 0, 1, number, 0, 40] + [UInt8](repeating: number, count: 40)
+            drops.append(call.server.receive(forged, at: call.now))
+            drops.append(call.client.receive(forged, at: call.now))
+        }
+        // What is kept costs 16 kB each.
+        #expect(drops.count(where: { $0 == nil }) == 32)
+        #expect(drops.count(where: { $0 == .wrongEpoch }) == 368)
+        call.run()
+        let (client, server) = (call.clientKeys, call.serverKeys)
+        #expect(client != nil)
+        #expect(server == mirrored(client))
+    }
 }
