@@ -100,7 +100,7 @@ let package = Package(
         .testTarget(
             name: "RelayTests", dependencies: ["RelayCore", "RoutingHint", "Trunk", "STUN", "Crypto", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "DTLSTests", dependencies: ["DTLS", "Crypto", "COpenSSL", "TestSupport"], swiftSettings: shell),
-        .testTarget(name: "SRTPTests", dependencies: ["SRTP", "Crypto", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "SRTPTests", dependencies: ["SRTP", "Crypto", "COpenSSL", "CLinux", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "AudioTests", dependencies: ["Audio", "RTP", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "RealtimeTests", dependencies: ["Realtime", "Backend", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "EventLoopTests", dependencies: ["EventLoop", "TestSupport"], swiftSettings: shell),

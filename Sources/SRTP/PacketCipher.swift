@@ -68,7 +68,12 @@ extension PacketCipher {
             require(
                 EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, CInt(Self.aeadTagLength), tag), "EVP_CTRL_AEAD_SET_TAG")
             var written: CInt = 0
-            return EVP_DecryptFinal_ex(context, tag, &written) == 1
+            guard EVP_DecryptFinal_ex(context, tag, &written) == 1 else {
+                // A forgery leaves nothing in the thread's error queue: TLS calls on this thread would take it for theirs.
+                ERR_clear_error()
+                return false
+            }
+            return true
         }
     }
 

@@ -12,6 +12,7 @@ struct RTPLayout {
 
     /// Reads `buffer[0..<length]`, of which the last `trailer` bytes are no part of the RTP packet.
     init(_ buffer: borrowing MutableRawSpan, length: Int, trailer: Int) throws(SRTPError) {
+        guard length >= 0 else { throw .malformed }
         guard length <= longestPacket else { throw .tooLong }
         let end = length &- trailer
         guard end >= 12, length <= buffer.byteCount else { throw .malformed }
@@ -36,6 +37,7 @@ struct RTCPLayout {
 
     /// Reads `buffer[0..<length]`, of which the last `trailer` bytes are no part of the RTCP packet.
     init(_ buffer: borrowing MutableRawSpan, length: Int, trailer: Int) throws(SRTPError) {
+        guard length >= 0 else { throw .malformed }
         guard length <= longestPacket else { throw .tooLong }
         guard length &- trailer >= Self.headerLength, length <= buffer.byteCount else { throw .malformed }
         guard buffer.byte(0) >> 6 == 2 else { throw .malformed }
