@@ -76,8 +76,10 @@ let package = Package(
             name: "swiftlet-transceiver",
             dependencies: [
                 "Primitives", "Crypto", "TransceiverCore", "EventLoop", "Telemetry", "Configuration", "HTTP", "RoutingHint", "Trunk", "SDP",
-                "ICE", "DTLS", "SRTP", "Realtime", "Backend",
-            ], path: "Sources/swiftlet-transceiver", swiftSettings: shell),
+                "ICE", "DTLS", "SRTP", "RTP", "Realtime", "Backend",
+            ], path: "Sources/swiftlet-transceiver",
+            resources: [.embedInCode("Page/index.html"), .embedInCode("Page/app.js"), .embedInCode("Page/style.css")],
+            swiftSettings: shell),
         .executableTarget(
             name: "swiftlet",
             dependencies: [
@@ -86,7 +88,8 @@ let package = Package(
         .target(
             name: "Simulation",
             dependencies: [
-                "Primitives", "Crypto", "STUN", "RTP", "SDP", "SRTP", "DTLS", "ICE", "RoutingHint", "Trunk", "RelayCore", "TransceiverCore",
+                "Primitives", "Crypto", "STUN", "RTP", "SDP", "SRTP", "DTLS", "ICE", "HTTP", "RoutingHint", "Trunk", "RelayCore",
+                "TransceiverCore",
             ], swiftSettings: shell),
 
         // Tests: one target a room, so that a change builds what it touches.
@@ -111,6 +114,17 @@ let package = Package(
     ],
     swiftLanguageModes: [.v6]
 )
+
+// `make fuzz`: one libFuzzer program for all parsers. Its flags are unsafe ones, so it exists only when asked for.
+if Context.environment["SWIFTLET_FUZZ"] != nil {
+    package.targets.append(
+        .executableTarget(
+            name: "swiftlet-fuzz",
+            dependencies: ["Primitives", "STUN", "SDP", "RTP", "HTTP", "RoutingHint", "Trunk", "Realtime"], path: "Tests/Fuzz",
+            exclude: ["build.sh"],
+            swiftSettings: [.enableExperimentalFeature("Lifetimes"), .unsafeFlags(["-parse-as-library", "-sanitize=fuzzer"])],
+            linkerSettings: [.unsafeFlags(["-sanitize=fuzzer", "-use-ld=lld"])]))
+}
 
 // glibc's headers belong to the toolchain's own clang module: every target must see them with the same feature macro.
 for target in package.targets where target.type != .system {

@@ -88,15 +88,14 @@ extension TrunkTrains {
 
     /// Takes the next train: appends its bytes to `packet`, which needs room for 64 KiB.
     public mutating func nextTransmit(into packet: inout OutputRawSpan) -> TrunkTransmit? {
-        guard drained < count else {
-            clear()
-            return nil
-        }
+        guard drained < count else { return nil }
         let number = drained
         drained &+= 1
         closeFrame(number)
         let train = trains[number]
         packet.append(contentsOf: storage.bytes(number, train.end))
+        // With the last one gone everything may be used again; a caller who looks with `peek` never asks in vain.
+        if drained == count { clear() }
         return transmit(train)
     }
 

@@ -169,7 +169,8 @@ private let ufrag = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZ012345".utf8)
     }
 
     @Test(arguments: [
-        "hello\r\n", "$99999999999999999999\r\n", "*2147483647\r\n", "*1\r\n$1\r\na\r\n", "\u{0}\u{1}\u{2}", "HTTP/1.1 400 Bad\r\n", "$5\r\nabcdefgh",
+        "hello\r\n", "$99999999999999999999\r\n", "*2147483647\r\n", "*1\r\n$1\r\na\r\n", "\u{0}\u{1}\u{2}", "HTTP/1.1 400 Bad\r\n",
+        "$5\r\nabcdefgh",
     ])
     func `nonsense closes the connection without harm`(answer: String) {
         var rig = Rig()

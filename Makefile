@@ -1,0 +1,70 @@
+# Swiftlet. `make run` and `make test` need nothing but Debian 12 and Swift; they install the Debian packages that are missing.
+
+BUILD_PACKAGES := pkg-config libssl-dev libsrtp2-dev liburing-dev libopus-dev libspeexdsp-dev libnghttp2-dev libhiredis-dev libusrsctp-dev
+TEST_PACKAGES := chromium firefox-esr python3-venv python3-gi gir1.2-gstreamer-1.0 gir1.2-gst-plugins-bad-1.0 gstreamer1.0-nice \
+	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+BENCH_PACKAGES := valgrind
+
+# Mutated inputs per parser in the unit tests; CI asks for a million.
+SWIFTLET_MUTATIONS ?= 20000
+# Handed to `swiftlet up`.
+ARGS ?=
+SEED ?= 1
+
+SWIFT ?= swift
+RELEASE := .build/release
+
+.PHONY: help run build test unit e2e lint format bench simulate fuzz deps deps-test deps-bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make run [ARGS='…']   build, start relay and transceiver here, and tell where the page is"
+	@echo "make test             every test: unit, simulation, and real clients against the built programs"
+	@echo "make unit             the tests without browsers"
+	@echo "make e2e              the tests with Chromium, Firefox, aiortc and GStreamer"
+	@echo "make bench            what a packet costs the relay"
+	@echo "make simulate SEED=N  one call in virtual time"
+	@echo "make fuzz             libFuzzer programs for every parser"
+	@echo "make lint             formatting"
+
+run: deps build
+	@exec $(RELEASE)/swiftlet up $(ARGS)
+
+build: deps
+	$(SWIFT) build -c release
+
+test: unit e2e
+
+unit: deps
+	$(SWIFT) build -c release --build-tests
+	SWIFT_BACKTRACE=enable=no SWIFTLET_MUTATIONS=$(SWIFTLET_MUTATIONS) $(SWIFT) test -c release --skip-build
+
+e2e: deps-test build
+	Tests/EndToEnd/run.sh
+
+lint:
+	$(SWIFT) format lint --strict --parallel -r Package.swift Sources Tests
+
+format:
+	$(SWIFT) format -i --parallel -r Package.swift Sources Tests
+
+bench: deps-bench build
+	Perf/bench.sh
+
+simulate: build
+	$(RELEASE)/swiftlet simulate --seed $(SEED)
+
+fuzz: deps
+	Tests/Fuzz/build.sh
+
+deps:
+	@Tuning/install-packages.sh $(BUILD_PACKAGES)
+
+deps-test: deps
+	@Tuning/install-packages.sh $(TEST_PACKAGES)
+
+deps-bench: deps
+	@Tuning/install-packages.sh $(BENCH_PACKAGES)
+
+clean:
+	rm -rf .build

@@ -1,0 +1,80 @@
+import DTLS
+import ICE
+import Primitives
+import RTP
+
+/// What signaling agreed on: everything a worker needs to bring a session to life.
+public struct SessionParameters: Sendable {
+    /// The number that trunk records carry: unique within the worker, random.
+    public var id: UInt32
+    /// `rtc_…`, as the client knows the call.
+    public var callID: String
+    public var local: ICECredentials
+    public var remote: ICECredentials
+    public var dtlsRole: DTLSRole
+    /// Every fingerprint of the offer; a certificate must match one of them.
+    public var fingerprints: [DTLSFingerprint]
+    /// nil when the offer had no audio that we accept.
+    public var audio: AudioParameters?
+    /// From which the session's own random numbers come: tie-breaker, transaction ids, first sequence number and timestamp.
+    public var seed: UInt64
+
+    public init(
+        id: UInt32, callID: String, local: ICECredentials, remote: ICECredentials, dtlsRole: DTLSRole, fingerprints: [DTLSFingerprint],
+        audio: AudioParameters?, seed: UInt64
+    ) {
+        self.id = id
+        self.callID = callID
+        self.local = local
+        self.remote = remote
+        self.dtlsRole = dtlsRole
+        self.fingerprints = fingerprints
+        self.audio = audio
+        self.seed = seed
+    }
+}
+
+/// The negotiated audio section.
+public struct AudioParameters: Sendable {
+    /// The offered payload type of Opus, 0…127.
+    public var opusPayloadType: UInt8
+    /// Our own synchronisation source.
+    public var ssrc: UInt32
+    /// Our RTCP canonical name (RFC 7022: random, per call).
+    public var cname: RTCPCanonicalName
+    /// Whether we may send (the offer was sendrecv or recvonly).
+    public var maySend: Bool
+    /// Whether the client may send.
+    public var mayReceive: Bool
+
+    public init(opusPayloadType: UInt8, ssrc: UInt32, cname: RTCPCanonicalName, maySend: Bool, mayReceive: Bool) {
+        self.opusPayloadType = opusPayloadType
+        self.ssrc = ssrc
+        self.cname = cname
+        self.maySend = maySend
+        self.mayReceive = mayReceive
+    }
+}
+
+/// Control thread to worker.
+public enum WorkerCommand: Sendable {
+    case create(SessionParameters)
+    /// ICE restart: the client's new credentials, and ours. Both generations are valid until the new one is nominated.
+    case restartICE(session: UInt32, local: ICECredentials, remote: ICECredentials)
+    case end(session: UInt32, reason: SessionEndReason)
+    /// Say goodbye to everybody (RTCP BYE, DTLS close_notify): the process is about to exit.
+    case endAll(reason: SessionEndReason)
+    /// Tell relays from now on that no new sessions are wanted.
+    case drain
+}
+
+/// Worker to control thread.
+public enum WorkerEvent: Sendable {
+    case connected(session: UInt32)
+    case ended(session: UInt32, reason: SessionEndReason)
+}
+
+/// Why a session is over; each is also a counter.
+public enum SessionEndReason: UInt8, Sendable, CaseIterable {
+    case hangup, neverConnected, consentLost, closedByPeer, dtlsFailed, tableFull, shutdown
+}

@@ -1,0 +1,297 @@
+import Crypto
+import DTLS
+import HTTP
+import ICE
+import Primitives
+import Realtime
+import RTP
+import RoutingHint
+import SDP
+
+/// Answers signaling: offers become sessions, and the answer leaves before any worker has heard of them. What the workers must do comes out
+/// of `nextCommand`.
+///
+///     POST   /v1/realtime/calls               offer → 201 answer            (application/sdp, or multipart with `sdp` and `session`)
+///     POST   /v1/realtime/calls/{id}/hangup   → 200
+///     POST   /whip                            offer → 201 answer, ETag      (RFC 9725)
+///     PATCH  /whip/{id}                       candidates → 204; new credentials → 200: ICE restart
+///     DELETE /whip/{id}                       → 200
+///
+/// ICE needs nothing of a client's candidates: our checks go to where its checks came from. So an answer never waits.
+public struct SignalingDesk: ~Copyable {
+    public struct Settings: Sendable {
+        public var cluster: UInt16
+        public var transceiver: UInt32
+        public var workers: Int
+        /// Where clients find the relays: candidates of every answer.
+        public var advertise: [SocketAddress]
+        public var fingerprint: DTLSFingerprint
+        public var callsMax: Int
+
+        public init(
+            cluster: UInt16, transceiver: UInt32, workers: Int, advertise: [SocketAddress], fingerprint: DTLSFingerprint, callsMax: Int
+        ) {
+            self.cluster = cluster
+            self.transceiver = transceiver
+            self.workers = workers
+            self.advertise = advertise
+            self.fingerprint = fingerprint
+            self.callsMax = callsMax
+        }
+    }
+
+    /// Bit of a hint's flags: it names a call and is no ufrag.
+    static let callIDFlag: UInt8 = 0x80
+
+    let settings: Settings
+    private var codec: HintCodec
+    private var random: any RandomNumberGenerator & Sendable
+    private(set) var calls: CallList
+    private var commands: [AddressedCommand] = []
+    private var isDraining = false
+    public private(set) var counters = SignalingCounters()
+
+    /// - Parameter random: where session numbers, stream ids and seeds come from; the system's entropy but for tests.
+    public init(settings: Settings, codec: consuming HintCodec, random: any RandomNumberGenerator & Sendable) {
+        precondition(settings.workers > 0 && !settings.advertise.isEmpty)
+        self.settings = settings
+        self.codec = codec
+        self.random = random
+        calls = CallList(workers: settings.workers)
+    }
+
+    public var callCount: Int { calls.count }
+    public var connectedCount: Int { calls.connectedCount }
+    /// New offers get 503 from now on.
+    public mutating func drain() { isDraining = true }
+    public var acceptsCalls: Bool { !isDraining && calls.count < settings.callsMax }
+}
+
+/// A command and the worker it is for.
+public struct AddressedCommand: Sendable {
+    public var worker: Int
+    public var command: WorkerCommand
+}
+
+/// What signaling has answered.
+public struct SignalingCounters: Sendable {
+    public var offersAccepted: UInt64 = 0
+    public var offersRefused: UInt64 = 0
+    public var hangups: UInt64 = 0
+    public var iceRestarts: UInt64 = 0
+    public var fragments: UInt64 = 0
+    /// Offers while full or draining.
+    public var offersTurnedAway: UInt64 = 0
+    public init() {}
+}
+
+// MARK: - Requests
+
+extension SignalingDesk {
+    /// Answers one request; nil when its path is none of ours.
+    public mutating func answer(_ request: HTTPRequest, at wall: WallClock) -> HTTPResponse? {
+        guard let route = Route(request.path) else { return nil }
+        if request.method == "OPTIONS" { return .preflight(route) }
+        guard route.methods.contains(request.method) else { return .methodNotAllowed(request.method, route) }
+        var response: HTTPResponse
+        do {
+            response = try answer(request, route, at: wall)
+        } catch {
+            response = .refusal(error)
+        }
+        response.headers.set("Access-Control-Allow-Origin", "*")
+        response.headers.set("Access-Control-Expose-Headers", "Location, ETag, Link, Accept-Patch, Retry-After")
+        return response
+    }
+
+    private mutating func answer(_ request: HTTPRequest, _ route: Route, at wall: WallClock) throws(Refusal) -> HTTPResponse {
+        switch route {
+        case .calls: return try accept(request, resources: "/v1/realtime/calls/", isWHIP: false, at: wall)
+        case .whip: return try accept(request, resources: "/whip/", isWHIP: true, at: wall)
+        case .hangup(let id): return try hangUp(id)
+        case .resource(let id): return request.method == "DELETE" ? try hangUp(id) : try patch(id, request, at: wall)
+        }
+    }
+
+    private mutating func hangUp(_ id: String) throws(Refusal) -> HTTPResponse {
+        let call = try known(id)
+        commands.append(AddressedCommand(worker: call.worker, command: .end(session: call.session, reason: .hangup)))
+        // Gone at once for signaling: a second hangup finds nothing. The worker's report of the end finds nothing either.
+        calls.remove(session: call.session, worker: call.worker)
+        counters.hangups += 1
+        return HTTPResponse(status: 200)
+    }
+
+    private func known(_ id: String) throws(Refusal) -> Call {
+        guard let call = calls[id] else {
+            throw Refusal(404, "No call with this id is running here. It may have ended; make a new one.", code: "call_not_found")
+        }
+        return call
+    }
+}
+
+// MARK: - Offers
+
+extension SignalingDesk {
+    private mutating func accept(_ request: HTTPRequest, resources: String, isWHIP: Bool, at wall: WallClock) throws(Refusal)
+        -> HTTPResponse
+    {
+        guard acceptsCalls else {
+            counters.offersTurnedAway += 1
+            throw Refusal(
+                503,
+                isDraining ? "This server is about to stop. Try again." : "All \(settings.callsMax) places are taken. Try again later.",
+                code: isDraining ? "draining" : "at_capacity", retryAfter: 1)
+        }
+        do {
+            let body = try OfferBody(request, allowsMultipart: !isWHIP)
+            let (call, answer) = try open(body, at: wall)
+            counters.offersAccepted += 1
+            var response = HTTPResponse(status: 201, type: "application/sdp", body: Array(answer.utf8))
+            response.headers.set("Location", resources + call.id)
+            if isWHIP {
+                response.headers.set("ETag", call.etag)
+                response.headers.set("Accept-Patch", "application/trickle-ice-sdpfrag")
+            }
+            return response
+        } catch {
+            counters.offersRefused += 1
+            throw error
+        }
+    }
+
+    private mutating func open(_ body: OfferBody, at wall: WallClock) throws(Refusal) -> (Call, String) {
+        let worker = calls.idlestWorker
+        let session = freshSession(worker)
+        let local = credentials(worker, session, at: wall)
+        let seed = random.next()
+        let ssrc = UInt32(truncatingIfNeeded: random.next())
+        var names = SeededGenerator(seed: random.next())
+        let cname = RTCPCanonicalName(random: &names)
+        let answer = AnswerSettings(
+            ufrag: local.ufrag, password: local.password, fingerprint: settings.fingerprint.sdpText, candidates: settings.advertise,
+            ssrc: ssrc,
+            cname: cname.text, sessionID: random.next() >> 1)
+        let agreed: Negotiation
+        do {
+            agreed = try negotiate(SDPOffer(parsing: body.sdp.span.bytes), answer)
+        } catch {
+            throw Refusal(400, "The offer cannot be answered: \(error.message)", code: "invalid_offer", param: "sdp")
+        }
+        let call = Call(
+            id: callID(worker, session, at: wall), worker: worker, session: session, remoteUfrag: agreed.iceUfrag,
+            remotePassword: agreed.icePassword, mid: agreed.audio?.mid)
+        calls.insert(call)
+        let parameters = SessionParameters(
+            id: session, callID: call.id, local: local, remote: ICECredentials(ufrag: agreed.iceUfrag, password: agreed.icePassword),
+            dtlsRole: agreed.weAreDTLSClient ? .client : .server, fingerprints: try fingerprints(agreed),
+            audio: agreed.audio.map {
+                AudioParameters(
+                    opusPayloadType: $0.opusPayloadType, ssrc: ssrc, cname: cname, maySend: $0.maySend, mayReceive: $0.mayReceive)
+            }, seed: seed)
+        commands.append(AddressedCommand(worker: worker, command: .create(parameters)))
+        return (call, agreed.answer)
+    }
+
+    /// Those whose hash we can compute; the client's certificate must match among them.
+    private func fingerprints(_ agreed: Negotiation) throws(Refusal) -> [DTLSFingerprint] {
+        let known = agreed.fingerprints.compactMap { print in
+            DTLSHash(name: print.algorithm).map { DTLSFingerprint(algorithm: $0, bytes: print.bytes) }
+        }
+        guard !known.isEmpty else {
+            throw Refusal(400, "The offer has no a=fingerprint with sha-256, sha-384 or sha-512.", code: "invalid_offer", param: "sdp")
+        }
+        return known
+    }
+
+    private mutating func freshSession(_ worker: Int) -> UInt32 {
+        while true {
+            let session = UInt32(truncatingIfNeeded: random.next())
+            if session != 0, !calls.contains(session: session, worker: worker) { return session }
+        }
+    }
+
+    private mutating func credentials(_ worker: Int, _ session: UInt32, at wall: WallClock) -> ICECredentials {
+        let ufrag = codec.mint(hint(worker, session, at: wall))
+        return ICECredentials(ufrag: ufrag.description, password: codec.icePassword(for: ufrag).text)
+    }
+
+    /// A hint of its own: it says where the call lives, and being no ufrag it opens no flow.
+    private mutating func callID(_ worker: Int, _ session: UInt32, at wall: WallClock) -> String {
+        let text = codec.mint(hint(worker, session, flags: Self.callIDFlag, at: wall)).description
+        return "rtc_" + String(text.map { $0 == "+" ? "-" : $0 == "/" ? "_" : $0 })
+    }
+
+    private func hint(_ worker: Int, _ session: UInt32, flags: UInt8 = 0, at wall: WallClock) -> RoutingHint {
+        RoutingHint(
+            cluster: settings.cluster, transceiver: settings.transceiver, worker: UInt8(truncatingIfNeeded: worker), flags: flags,
+            mintedAt: UInt32(truncatingIfNeeded: wall.secondsSince1970), session: session)
+    }
+}
+
+// MARK: - Trickled candidates and ICE restart (RFC 9725 §4.3)
+
+extension SignalingDesk {
+    private mutating func patch(_ id: String, _ request: HTTPRequest, at wall: WallClock) throws(Refusal) -> HTTPResponse {
+        let call = try known(id)
+        guard request.mediaType == "application/trickle-ice-sdpfrag" else {
+            throw Refusal(
+                415, "PATCH takes Content-Type: application/trickle-ice-sdpfrag, not \(request.mediaType ?? "none").",
+                code: "unsupported_media_type")
+        }
+        guard let match = request.headers["If-Match"] else {
+            throw Refusal(428, "PATCH needs If-Match: the ETag of the answer, or \"*\" for an ICE restart.", code: "if_match_missing")
+        }
+        let fragment: TrickleFragment
+        do {
+            fragment = try TrickleFragment(parsing: request.body.span.bytes)
+        } catch {
+            throw Refusal(400, "The fragment cannot be read: \(error.message)", code: "invalid_fragment")
+        }
+        let isNew = fragment.ufrag != nil && fragment.ufrag != call.remoteUfrag
+        if isNew, match == "*" || match == "\"*\"" { return try restart(call, fragment, at: wall) }
+        guard match == call.etag || match == "*" else {
+            throw Refusal(412, "If-Match names an ICE session that is over; the current one is \(call.etag).", code: "stale_etag")
+        }
+        guard !isNew else {
+            throw Refusal(412, "New ICE credentials are a restart and need If-Match: \"*\".", code: "restart_needs_star")
+        }
+        // Nothing to do: the client's checks tell where it is.
+        counters.fragments += 1
+        return HTTPResponse(status: 204)
+    }
+
+    private mutating func restart(_ call: Call, _ fragment: TrickleFragment, at wall: WallClock) throws(Refusal) -> HTTPResponse {
+        guard let ufrag = fragment.ufrag, let password = fragment.password else {
+            throw Refusal(400, "An ICE restart needs both a=ice-ufrag and a=ice-pwd.", code: "invalid_fragment")
+        }
+        let local = credentials(call.worker, call.session, at: wall)
+        let remote = ICECredentials(ufrag: ufrag, password: password)
+        commands.append(
+            AddressedCommand(worker: call.worker, command: .restartICE(session: call.session, local: local, remote: remote)))
+        var renewed = call
+        renewed.generation += 1
+        renewed.remoteUfrag = ufrag
+        renewed.remotePassword = password
+        calls.update(call.id) { $0 = renewed }
+        counters.iceRestarts += 1
+        let text = TrickleFragment.answer(
+            ufrag: local.ufrag, password: local.password, candidates: settings.advertise, mid: call.mid)
+        var response = HTTPResponse(status: 200, type: "application/trickle-ice-sdpfrag", body: Array(text.utf8))
+        response.headers.set("ETag", renewed.etag)
+        return response
+    }
+}
+
+// MARK: - Workers
+
+extension SignalingDesk {
+    public mutating func nextCommand() -> AddressedCommand? { commands.isEmpty ? nil : commands.removeFirst() }
+
+    public mutating func receive(_ event: WorkerEvent, from worker: Int) {
+        switch event {
+        case .connected(let session): calls.noteConnected(session: session, worker: worker)
+        case .ended(let session, _): calls.remove(session: session, worker: worker)
+        }
+    }
+}

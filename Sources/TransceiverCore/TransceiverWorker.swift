@@ -1,0 +1,254 @@
+import DTLS
+import Primitives
+import Trunk
+
+/// One media worker without its thread: trunk frames and commands in, trunk trains and events out.
+///
+/// A frame is taken apart into records; each record belongs to one session, which may answer at once. Whatever sessions have to say is
+/// gathered into trains by ingress, so that a turn's answers to one relay worker leave in one trip through the kernel.
+public struct TransceiverWorker: ~Copyable {
+    /// Who this worker is, in the words of the trunk header.
+    public struct Identity: Sendable {
+        public var cluster: UInt16
+        public var transceiver: UInt32
+        public var worker: UInt8
+        public init(cluster: UInt16, transceiver: UInt32, worker: UInt8) {
+            self.cluster = cluster
+            self.transceiver = transceiver
+            self.worker = worker
+        }
+    }
+
+    /// Due sessions looked at in one turn: a long stall must not make one turn of everything.
+    public static let timersPerTurn = 512
+
+    private let identity: Identity
+    private let settings: SessionSettings
+    private let key: SipKey
+    private var sessions: SessionTable
+    private var timers: TimerWheel
+    private var trains: TrunkTrains
+    /// Slot 0: the datagram being received, which SRTP decrypts in place. Slot 1: the one being sent.
+    private var scratch: ByteSlab
+    private let dtls: DTLSContext
+    private var events: [WorkerEvent] = []
+    private var draining = false
+    private var probe: PendingPong?
+    public private(set) var counters = WorkerCounters()
+
+    private struct PendingPong {
+        var probe: TrunkProbe
+        var header: TrunkHeader
+        var hop: SocketAddress
+    }
+
+    /// - Parameters:
+    ///   - capacity: sessions at most; one more is refused with `tableFull`.
+    ///   - trainsMax: trains open at once, at 64 KiB each: ingress workers that talk to us in one turn.
+    public init(
+        identity: Identity, settings: SessionSettings, key: SipKey, dtls: consuming DTLSContext, capacity: Int, trainsMax: Int = 64,
+        mtu: Int = TrunkFormat.defaultMTU, now: Instant
+    ) {
+        self.dtls = dtls
+        self.identity = identity
+        self.settings = settings
+        self.key = key
+        sessions = SessionTable(capacity: capacity)
+        timers = TimerWheel(capacity: capacity, now: now)
+        trains = TrunkTrains(capacity: trainsMax, mtu: mtu, key: key)
+        scratch = ByteSlab(count: 2, slotSize: Session.datagramMax)
+    }
+
+    public var sessionCount: Int { sessions.count }
+}
+
+// MARK: - In
+
+extension TransceiverWorker {
+    /// Takes one trunk frame as it came from `hop`. A frame that is not authentic is dropped whole.
+    public mutating func receive(_ bytes: RawSpan, from hop: SocketAddress, at now: Instant) {
+        counters.framesReceived += 1
+        var frame: TrunkFrame
+        do {
+            frame = try TrunkFrame(parsing: bytes, key: key)
+        } catch {
+            counters.framesRefused[Int(error.rawValue)] += 1
+            return
+        }
+        let header = frame.header
+        guard header.cluster == identity.cluster, header.transceiver == identity.transceiver, header.worker == identity.worker else {
+            counters.framesForOthers += 1
+            return
+        }
+        switch header.kind {
+        case .clientData:
+            while let record = frame.nextRecord() {
+                let path = NetworkPath(
+                    client: record.client, hop: hop, ingressRelay: header.ingressRelay, ingressWorker: header.ingressWorker)
+                receive(record.payload, session: record.session, on: path, at: now)
+            }
+        case .ping:
+            guard let asked = frame.probe else { return }
+            probe = PendingPong(probe: asked, header: header, hop: hop)
+        case .transceiverData, .confirm, .gone, .pong:
+            counters.framesForOthers += 1
+        }
+    }
+
+    private mutating func receive(_ payload: RawSpan, session: UInt32, on path: NetworkPath, at now: Instant) {
+        counters.recordsReceived += 1
+        guard let place = sessions.place(of: session) else {
+            counters.recordsWithoutSession += 1
+            tellGone(session, path)
+            return
+        }
+        guard payload.byteCount > 0, payload.byteCount <= Session.datagramMax else {
+            counters.recordsOversized += 1
+            return
+        }
+        Self.hand(payload, to: &sessions[place], on: path, through: &scratch, dtls, at: now, &counters)
+        drain(place, at: now)
+    }
+
+    /// SRTP is decrypted in place, and the frame is not ours to change: the session gets a copy.
+    private static func hand(
+        _ payload: RawSpan, to session: inout Session?, on path: NetworkPath, through scratch: inout ByteSlab,
+        _ dtls: borrowing DTLSContext,
+        at now: Instant, _ counters: inout WorkerCounters
+    ) {
+        var datagram = scratch.mutableBytes(0, 0..<payload.byteCount)
+        datagram.copy(payload, to: 0)
+        session?.receive(&datagram, on: path, context: dtls, at: now, counters: &counters)
+    }
+
+    public mutating func perform(_ command: WorkerCommand, at now: Instant) {
+        switch command {
+        case .create(let parameters):
+            let id = parameters.id
+            let session = Session(parameters, settings: settings, at: now)
+            guard let place = sessions.insert(session) else {
+                events.append(.ended(session: id, reason: .tableFull))
+                return
+            }
+            counters.sessionsCreated += 1
+            drain(place, at: now)
+        case .restartICE(let id, let local, let remote):
+            guard let place = sessions.place(of: id) else { return }
+            sessions[place]?.restartICE(local: local, remote: remote, context: dtls, at: now)
+            drain(place, at: now)
+        case .end(let id, let reason):
+            guard let place = sessions.place(of: id) else { return }
+            sessions[place]?.end(reason, at: now)
+            drain(place, at: now)
+        case .endAll(let reason):
+            for place in 0..<sessions.capacity where sessions[place] != nil {
+                sessions[place]?.end(reason, at: now)
+                drain(place, at: now)
+            }
+        case .drain: draining = true
+        }
+    }
+
+    /// Lets due sessions act, `timersPerTurn` at most.
+    public mutating func advance(to now: Instant) {
+        var budget = Self.timersPerTurn
+        while budget > 0, let place = timers.nextDue(at: now) {
+            budget -= 1
+            sessions[place]?.advance(to: now, context: dtls)
+            drain(place, at: now)
+        }
+    }
+
+    /// When `advance` has something to do.
+    public func nextDeadline(at now: Instant) -> Instant { timers.nextDeadline(at: now) }
+}
+
+// MARK: - Out
+
+extension TransceiverWorker {
+    /// What `nextTransmit` will give, for a caller who must know before it writes.
+    public func peekTransmit() -> TrunkTransmit? {
+        if let probe { return TrunkTransmit(destination: probe.hop, segmentSize: 0, frames: 1, records: 1) }
+        return trains.peek()
+    }
+
+    /// Takes the next train for a relay; call after every turn until nil.
+    public mutating func nextTransmit(into packet: inout OutputRawSpan) -> TrunkTransmit? {
+        if let pong = probe {
+            probe = nil
+            return write(pong, into: &packet)
+        }
+        return trains.nextTransmit(into: &packet)
+    }
+
+    public mutating func nextEvent() -> WorkerEvent? { events.isEmpty ? nil : events.removeFirst() }
+
+    /// Everything that session `place` has to say, then its next deadline.
+    private mutating func drain(_ place: Int, at now: Instant) {
+        guard let id = sessions[place]?.id else { return }
+        while true {
+            var destination: NetworkPath?
+            let length = scratch.write(1, 0..<Session.datagramMax) { packet in
+                destination = sessions[place]?.nextTransmit(into: &packet, at: now, counters: &counters)
+            }
+            guard let path = destination else { break }
+            send(length, session: id, on: path)
+        }
+        while let event = sessions[place]?.nextEvent() {
+            switch event {
+            case .connected(let path):
+                counters.sessionsConnected += 1
+                events.append(.connected(session: id))
+                tell(.confirm, session: id, path)
+            case .moved(let path): tell(.confirm, session: id, path)
+            case .ended(let reason):
+                counters.sessionsEnded[Int(reason.rawValue)] += 1
+                if let path = sessions[place]?.path { tell(.gone, session: id, path) }
+                events.append(.ended(session: id, reason: reason))
+                sessions.remove(at: place)
+                timers.disarm(place)
+                return
+            }
+        }
+        timers.arm(place, at: sessions[place]?.nextDeadline.instant ?? .never)
+    }
+
+    private func header(_ kind: TrunkKind, to path: NetworkPath) -> TrunkHeader {
+        TrunkHeader(
+            kind: kind, worker: path.ingressWorker, cluster: identity.cluster, transceiver: identity.transceiver,
+            ingressRelay: path.ingressRelay, ingressWorker: path.ingressWorker)
+    }
+
+    private mutating func send(_ length: Int, session: UInt32, on path: NetworkPath) {
+        let taken = Self.append(scratch, length, session, header(.transceiverData, to: path), path, &trains)
+        if taken { counters.recordsSent += 1 } else { counters.recordsWithoutTrain += 1 }
+    }
+
+    private static func append(
+        _ scratch: borrowing ByteSlab, _ length: Int, _ session: UInt32, _ header: TrunkHeader, _ path: NetworkPath,
+        _ trains: inout TrunkTrains
+    ) -> Bool { trains.append(scratch.bytes(1, length), client: path.client, session: session, header: header, to: path.hop) }
+
+    /// Flow feedback: a record without payload.
+    private mutating func tell(_ kind: TrunkKind, session: UInt32, _ path: NetworkPath) {
+        _ = trains.append(RawSpan(), client: path.client, session: session, header: header(kind, to: path), to: path.hop)
+    }
+
+    /// A datagram for a session that is not here: its relay may forget the flow.
+    private mutating func tellGone(_ session: UInt32, _ path: NetworkPath) { tell(.gone, session: session, path) }
+
+    private mutating func write(_ pong: PendingPong, into packet: inout OutputRawSpan) -> TrunkTransmit {
+        var answer = pong.probe
+        answer.state = draining ? .draining : .serving
+        var header = pong.header
+        header.kind = .pong
+        header.worker = header.ingressWorker
+        header.hops = 0
+        var storage = InlineArray<64, UInt8>(repeating: 0)
+        var span = storage.mutableSpan
+        var buffer = span.mutableBytes
+        let length = TrunkWriter.write(answer, header, key: key, to: &buffer)
+        packet.append(contentsOf: storage.span.bytes.bytes(0..<length))
+        return TrunkTransmit(destination: pong.hop, segmentSize: 0, frames: 1, records: 1)
+    }
+}

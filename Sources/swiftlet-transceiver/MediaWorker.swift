@@ -1,0 +1,157 @@
+// The transceiver's worker: how the core meets the loop. One pinned thread, one trunk socket that the kernel steers its frames to, one core.
+
+import DTLS
+import EventLoop
+import Primitives
+import TransceiverCore
+import Trunk
+
+/// Sizes of a worker's buffers.
+enum MediaLimits {
+    /// A receive brings whole trains.
+    static let receiveBatch = 16
+    static let sendBatch = 32
+    static let slot = 65_536
+    /// Receives in one turn: a flood must not keep timers waiting.
+    static let receivesPerTurn = 4
+    static let receiveBuffer = 8 << 20
+    /// Trains open at once: ingress workers that one turn answers.
+    static let trains = 64
+    /// Commands and events between control thread and worker.
+    static let mailbox = 4096
+}
+
+/// Everything that a worker's thread starts with.
+struct MediaWorkerStart: ~Copyable, Sendable {
+    var socket: DatagramSocket
+    let identity: TransceiverWorker.Identity
+    let settings: SessionSettings
+    let trunkKey: SipKey
+    let certificate: DTLSCertificate
+    let sessions: Int
+    let trunkMTU: Int
+    var commands: MailboxReceiver<WorkerCommand>
+    var events: MailboxSender<WorkerEvent>
+    let waker: Waker
+    let counters: PublishedCounters
+}
+
+struct MediaWorker: ~Copyable {
+    private var engine: DatagramEngine
+    private var core: TransceiverWorker
+    private let trunk: DatagramHandle
+    private var received: ReceiveBatch
+    private var outgoing: SendBatch
+    private var commands: MailboxReceiver<WorkerCommand>
+    private var events: MailboxSender<WorkerEvent>
+    /// Events that the control thread had no room for yet.
+    private var delayed: [WorkerEvent] = []
+    private let waker: Waker
+    private let counters: PublishedCounters
+    private var trunkIsReady = false
+
+    private static let wakerTag: UInt64 = 1
+    private static let trunkTag: UInt64 = 2
+
+    /// Runs on the worker's own thread, so that its memory is near its processor.
+    init(_ start: consuming MediaWorkerStart) throws {
+        var engine = try DatagramEngine(.epoll, socketCapacity: 1, descriptorCapacity: 4)
+        let received = ReceiveBatch(capacity: MediaLimits.receiveBatch, payloadCapacity: MediaLimits.slot)
+        let outgoing = SendBatch(capacity: MediaLimits.sendBatch, slotSize: MediaLimits.slot)
+        let waker = start.waker
+        let counters = start.counters
+        let core = TransceiverWorker(
+            identity: start.identity, settings: start.settings, key: start.trunkKey, dtls: try DTLSContext(certificate: start.certificate),
+            capacity: start.sessions, trainsMax: MediaLimits.trains, mtu: start.trunkMTU, now: MonotonicClock.now())
+        let trunk = try engine.add(start.socket, receivingInto: received, tag: Self.trunkTag)
+        _ = try engine.reactor.register(waker.descriptor, for: .readable, tag: Self.wakerTag)
+        self.core = core
+        self.trunk = trunk
+        commands = start.commands
+        events = start.events
+        self.engine = engine
+        self.received = received
+        self.outgoing = outgoing
+        self.waker = waker
+        self.counters = counters
+    }
+
+    /// Turns until it is told to end and everybody has heard goodbye.
+    mutating func run() {
+        while true {
+            engine.wait(until: delayed.isEmpty ? core.nextDeadline(at: MonotonicClock.now()) : MonotonicClock.now() + .milliseconds(10))
+            let now = MonotonicClock.now()
+            takeEvents()
+            let isLast = performCommands(now)
+            receive(now)
+            core.advance(to: now)
+            send()
+            report()
+            counters.publish(core.counters)
+            if isLast { return }
+        }
+    }
+}
+
+extension MediaWorker {
+    private mutating func takeEvents() {
+        while let event = engine.nextEvent() {
+            switch event.tag {
+            case Self.wakerTag: waker.acknowledge()
+            default: trunkIsReady = true
+            }
+        }
+    }
+
+    /// True after `endAll`, which is the last command.
+    private mutating func performCommands(_ now: Instant) -> Bool {
+        while let command = commands.next() {
+            core.perform(command, at: now)
+            if case .endAll = command { return true }
+        }
+        return false
+    }
+
+    private mutating func receive(_ now: Instant) {
+        guard trunkIsReady else { return }
+        trunkIsReady = false
+        for _ in 0..<MediaLimits.receivesPerTurn {
+            let count = engine.receive(from: trunk, into: &received)
+            for number in 0..<count {
+                Self.hand(received, number, to: &core, at: now)
+            }
+            send()
+            if count < MediaLimits.receiveBatch { return }
+        }
+    }
+
+    /// The frames of one train.
+    private static func hand(_ received: borrowing ReceiveBatch, _ number: Int, to core: inout TransceiverWorker, at now: Instant) {
+        let datagram = received[number]
+        for segment in 0..<datagram.segmentCount {
+            core.receive(received.bytes(number, datagram.segment(segment)), from: datagram.source, at: now)
+        }
+    }
+
+    private mutating func send() {
+        while let next = core.peekTransmit() {
+            if outgoing.isFull { engine.send(&outgoing, on: trunk) }
+            Self.append(next, &core, &outgoing)
+        }
+        engine.send(&outgoing, on: trunk)
+    }
+
+    private static func append(_ next: TrunkTransmit, _ core: inout TransceiverWorker, _ outgoing: inout SendBatch) {
+        let segment = next.segmentSize == 0 ? TrunkFormat.datagramMax : next.segmentSize
+        _ = outgoing.appendTrain(to: next.destination, segmentSize: segment) { _ = core.nextTransmit(into: &$0) }
+    }
+
+    /// Tells the control thread what happened, in order.
+    private mutating func report() {
+        while let event = core.nextEvent() { delayed.append(event) }
+        while let event = delayed.first {
+            guard events.send(event) == nil else { return }
+            delayed.removeFirst()
+        }
+    }
+}

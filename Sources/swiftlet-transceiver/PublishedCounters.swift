@@ -1,0 +1,20 @@
+import Telemetry
+import TransceiverCore
+
+/// One worker's counters where the control thread can read them: the worker copies its block once a turn, without a lock.
+final class PublishedCounters: Sendable {
+    /// The block is nothing but 64-bit numbers, one behind the other.
+    private static let count = MemoryLayout<WorkerCounters>.size / MemoryLayout<UInt64>.size
+    private let page = CounterPage(count: PublishedCounters.count)
+
+    func publish(_ counters: WorkerCounters) {
+        withUnsafeBytes(of: counters) { bytes in page.publish(bytes.assumingMemoryBound(to: UInt64.self).span) }
+    }
+
+    func snapshot() -> WorkerCounters {
+        var counters = WorkerCounters()
+        let values = page.snapshot()
+        withUnsafeMutableBytes(of: &counters) { bytes in values.withUnsafeBytes { bytes.copyMemory(from: $0) } }
+        return counters
+    }
+}
