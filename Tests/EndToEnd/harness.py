@@ -154,7 +154,8 @@ class Swiftlet(Server):
 
     def __init__(self, *arguments, signaling="127.0.0.1:0", listen="127.0.0.1:0", workers=2):
         self.command = [
-            str(EXECUTABLE), "up", "--signaling", signaling, "--listen", listen, "--workers", str(workers), *arguments,
+            str(EXECUTABLE), "up", "--signaling", signaling, "--listen", listen, "--workers", str(workers),
+            "--metrics", "127.0.0.1:0", *arguments,
         ]
         self.output = []
         self.relay = None     # (host, port), if the output names it
@@ -268,7 +269,7 @@ class Swiftlet(Server):
         if relay := re.search(r"\brelay\b[^\n]*?(\[[0-9a-fA-F:.]+\]|\d+\.\d+\.\d+\.\d+):(\d+)", text):
             self.relay = (relay[1].strip("[]"), int(relay[2]))
         self.metrics_urls = tuple(set(re.findall(r"\bmetrics\b[^\n]*?(http://\S+)", text)) - {f"{self.url}/metrics"})
-        if found := (re.search(r"\bsignaling\b[^\n]*?(http://[^\s/]+)", text) or re.search(r"(http://[^\s/]+)", text)):
+        if found := re.search(r"\bsignaling\b[^\n]*?(http://[^\s/]+)", text):
             self.url = found[1]
         return self.url
 
