@@ -18,7 +18,7 @@ import Primitives
     public var transceiver: UInt32
     /// The worker of that transceiver that owns the session.
     public var worker: UInt8
-    /// Reserved, zero; a reader passes over bits that it does not know.
+    /// Bit 7: names a call, is no ufrag. Bits 0–6: the ICE generation modulo 128. Relays pass over all of them.
     public var flags: UInt8
     /// Seconds since 1970, modulo 2^32.
     public var mintedAt: UInt32

@@ -40,7 +40,7 @@ public struct SignalingDesk: ~Copyable {
         }
     }
 
-    /// Bit of a hint's flags: it names a call and is no ufrag.
+    /// Bit of a hint's flags: it names a call and is no ufrag. The other bits count ICE restarts.
     static let callIDFlag: UInt8 = 0x80
 
     let settings: Settings
@@ -163,7 +163,7 @@ extension SignalingDesk {
     private mutating func open(_ body: OfferBody, at wall: WallClock) throws(Refusal) -> (Call, String) {
         let worker = calls.idlestWorker
         let session = freshSession(worker)
-        let local = credentials(worker, session, at: wall)
+        let local = credentials(worker, session, generation: 1, at: wall)
         let seed = random.next()
         let ssrc = UInt32(truncatingIfNeeded: random.next())
         var names = SeededGenerator(seed: random.next())
@@ -211,12 +211,13 @@ extension SignalingDesk {
         }
     }
 
-    private mutating func credentials(_ worker: Int, _ session: UInt32, at wall: WallClock) -> ICECredentials {
-        let ufrag = codec.mint(hint(worker, session, at: wall))
+    /// - Parameter generation: makes the ufrag of a restart another one, also within the second of the first.
+    private mutating func credentials(_ worker: Int, _ session: UInt32, generation: Int, at wall: WallClock) -> ICECredentials {
+        let ufrag = codec.mint(hint(worker, session, flags: UInt8(truncatingIfNeeded: generation & 0x7F), at: wall))
         return ICECredentials(ufrag: ufrag.description, password: codec.icePassword(for: ufrag).text)
     }
 
-    /// A hint of its own: it says where the call lives, and being no ufrag it opens no flow.
+    /// A hint of its own: it says where the call lives. Nobody is told the password that belongs to it, so it opens no flow.
     private mutating func callID(_ worker: Int, _ session: UInt32, at wall: WallClock) -> String {
         let text = codec.mint(hint(worker, session, flags: Self.callIDFlag, at: wall)).description
         return "rtc_" + String(text.map { $0 == "+" ? "-" : $0 == "/" ? "_" : $0 })
@@ -265,7 +266,7 @@ extension SignalingDesk {
         guard let ufrag = fragment.ufrag, let password = fragment.password else {
             throw Refusal(400, "An ICE restart needs both a=ice-ufrag and a=ice-pwd.", code: "invalid_fragment")
         }
-        let local = credentials(call.worker, call.session, at: wall)
+        let local = credentials(call.worker, call.session, generation: call.generation + 1, at: wall)
         let remote = ICECredentials(ufrag: ufrag, password: password)
         commands.append(
             AddressedCommand(worker: call.worker, command: .restartICE(session: call.session, local: local, remote: remote)))

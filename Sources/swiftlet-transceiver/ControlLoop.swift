@@ -107,6 +107,8 @@ struct ControlLoop: ~Copyable {
         connections.serve(tag, &reactor, at: now) { request in
             if let answer = desk.answer(request, at: wallClock()) { return answer }
             if let page = Page.answer(request) { return page }
+            let probes = ["/healthz", "/readyz", "/metrics"]
+            if probes.contains(request.path), !request.isRead { return .onlyGet(request) }
             switch request.path {
             case "/healthz": return .text(200, "ok\n")
             case "/readyz": return desk.acceptsCalls ? .text(200, "ready\n") : .text(503, "not ready: full or draining\n")

@@ -10,15 +10,25 @@ enum Page {
         case "/style.css": file = ("text/css; charset=utf-8", PackageResources.style_css)
         default: return nil
         }
-        guard request.method == "GET" || request.method == "HEAD" else {
-            return .error(405, "\(request.method) is not for this path; use GET.", code: "method_not_allowed")
-        }
+        guard request.isRead else { return .onlyGet(request) }
         var response = HTTPResponse(status: 200, type: file.type, body: file.body)
         response.headers.set("Cache-Control", "no-cache")
         // The page needs nothing from anywhere else; Permissions-Policy keeps the microphone to it.
-        response.headers.set("Content-Security-Policy", "default-src 'self'; media-src 'self' blob: mediastream:; frame-ancestors 'none'")
+        response.headers.set("Content-Security-Policy", "default-src 'self'; img-src 'self' data:; media-src 'self' blob: mediastream:; frame-ancestors 'none'")
         response.headers.set("Permissions-Policy", "microphone=(self)")
         response.headers.set("X-Content-Type-Options", "nosniff")
+        return response
+    }
+}
+
+extension HTTPRequest {
+    var isRead: Bool { method == "GET" || method == "HEAD" }
+}
+
+extension HTTPResponse {
+    static func onlyGet(_ request: HTTPRequest) -> HTTPResponse {
+        var response = HTTPResponse.error(405, "\(request.method) is not for this path; use GET.", code: "method_not_allowed")
+        response.headers.set("Allow", "GET, HEAD")
         return response
     }
 }

@@ -80,7 +80,7 @@ class Refusals(Signaling):
                 self.assertTrue(response.headers.get("Allow"), "405 must say what is allowed (RFC 9110, 15.5.6)")
 
     def test_unknown_path(self):
-        for path in ("/nothing", "/v1/realtime", "/../etc/passwd", "/%2e%2e/etc/passwd", "/app.js/.."):
+        for path in ("/nothing", "/v1/realtime", "/../etc/passwd", "/%2e%2e/etc/passwd", "/app.js/x"):
             with self.subTest(path):
                 self.assertRefused(self.server.request("GET", path), 400, 404)
 
