@@ -15,7 +15,7 @@ func writeAnswer(
     answer.line("s=-")
     answer.line("t=0 0")
     // In the order of the offer's group: its first accepted mid is the section that carries the transport.
-    let mids = offer.media.indices.filter { verdicts[$0] == nil }.compactMap { offer.media[$0].mid }
+    let mids = offer.media.indices.filter { verdicts[$0] == nil || $0 == transportIndex }.compactMap { offer.media[$0].mid }
     if let group = offer.bundleGroup(of: offer.media[transportIndex]) {
         answer.line("a=group:BUNDLE \(group.uniqued.filter { mids.contains($0) }.joined(separator: " "))")
     }
@@ -23,15 +23,19 @@ func writeAnswer(
     answer.line("a=msid-semantic: WMS *")
     for index in offer.media.indices {
         let section = offer.media[index]
-        guard verdicts[index] == nil else {
+        guard verdicts[index] == nil || index == transportIndex else {
             answer.rejected(section)
             continue
         }
-        answer.line("m=\(section.kind) 9 \(section.transportProtocol) \(negotiation.formats(for: section))")
+        let kept = verdicts[index] == nil ? nil : section.codecs.first
+        let formats = kept.map { "\($0.payloadType)" } ?? negotiation.formats(for: section)
+        answer.line("m=\(section.kind) 9 \(section.transportProtocol) \(formats)")
         answer.line("c=IN IP4 0.0.0.0")
         if let mid = section.mid { answer.line("a=mid:\(mid)") }
         answer.transport(settings, active: negotiation.weAreDTLSClient, offeredOptions: peer.iceOptions)
-        if section.kind == "audio", let audio = negotiation.audio {
+        if let kept {
+            answer.inactive(kept)
+        } else if section.kind == "audio", let audio = negotiation.audio {
             answer.audio(audio, settings)
         } else {
             answer.line("a=sctp-port:5000")
@@ -65,6 +69,13 @@ extension AnswerText {
         if !options.isEmpty { line("a=ice-options:\(options.joined(separator: " "))") }
         line("a=fingerprint:\(settings.fingerprint)")
         line("a=setup:\(active ? SDPSetup.active.rawValue : SDPSetup.passive.rawValue)")
+    }
+
+    /// A section that only carries the transport: neither side sends in it.
+    fileprivate mutating func inactive(_ codec: SDPCodec) {
+        line("a=inactive")
+        line("a=rtcp-mux")
+        line("a=rtpmap:\(codec.payloadType) \(codec.name)/\(codec.clockRate)\(codec.channels > 1 ? "/\(codec.channels)" : "")")
     }
 
     fileprivate mutating func audio(_ audio: NegotiatedAudio, _ settings: AnswerSettings) {

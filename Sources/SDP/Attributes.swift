@@ -8,7 +8,8 @@ extension SDPOffer {
         case "ice-lite": iceLite = true
         case "group":
             let fields = value.fields
-            guard let semantics = fields.first, semantics.elementsEqual("BUNDLE".utf8), bundleGroups.count < limits.mediaSections else { return }
+            guard let semantics = fields.first, semantics.elementsEqual("BUNDLE".utf8) else { return }
+            guard bundleGroups.count < limits.mediaSections else { return }
             bundleGroups.append(fields.dropFirst().map { $0.string })
         case "sendrecv", "sendonly", "recvonly", "inactive": direction = SDPDirection(rawValue: name)
         case "extmap": extensions.read(value)
@@ -31,7 +32,8 @@ extension SDPMediaSection {
     /// `m=<media> <port>[/<count>] <protocol> <format> …`
     init(_ line: SDPLine, _ limits: SDPLimits) throws(SDPError) {
         let fields = line.value.fields
-        guard fields.count >= 4, fields[0].isToken, fields[2].isProtocol, let port = fields[1].cut(at: UInt8(ascii: "/")).0.decimal(upTo: 65_535)
+        guard fields.count >= 4, fields[0].isToken, fields[2].isProtocol,
+            let port = fields[1].cut(at: UInt8(ascii: "/")).0.decimal(upTo: 65_535)
         else { throw SDPError(.badMedia, line: line.number) }
         guard fields.count - 3 <= limits.formats else { throw SDPError(.tooManyFormats(limit: limits.formats), line: line.number) }
         guard fields[3...].allSatisfy({ $0.isToken }) else { throw SDPError(.badMedia, line: line.number) }
@@ -81,7 +83,7 @@ extension SDPMediaSection {
             let channels = parts.count == 3 ? parts[2].decimal(upTo: 255) : 1
         else { return }
         let codec = SDPCodec(
-            payloadType: UInt8(payloadType), name: parts[0].lowercasedString, clockRate: UInt32(clockRate), channels: UInt8(channels),
+            payloadType: UInt8(payloadType), name: parts[0].string, clockRate: UInt32(clockRate), channels: UInt8(channels),
             parameters: "")
         guard let index = codecs.firstIndex(where: { $0.payloadType == codec.payloadType }) else { return codecs.append(codec) }
         // Firefox writes a=fmtp before a=rtpmap: the parameters waited here under a name that no codec has.

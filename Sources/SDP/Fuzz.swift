@@ -25,10 +25,16 @@ public func fuzzSDP(_ bytes: RawSpan) {
         precondition(ours.transport.setup == (negotiation.weAreDTLSClient ? .active : .passive))
         precondition(theirs.transport.setup != .active || ours.transport.setup == .passive || accepted > 1)
     }
-    precondition(accepted == (negotiation.audio == nil ? 0 : 1) + (negotiation.dataChannel == nil ? 0 : 1) && accepted > 0)
+    let used = (negotiation.audio == nil ? 0 : 1) + (negotiation.dataChannel == nil ? 0 : 1)
+    precondition(used > 0 && accepted - used == answer.media.filter(\.isKept).count && accepted - used <= 1)
     precondition(answer.media.filter { !$0.candidates.isEmpty }.count == 1, "candidates belong into one section")
     precondition(accepted == 1 || answer.bundleGroups.count == 1 && answer.bundleGroups[0].count == accepted, "two transports")
-    precondition(!negotiation.fingerprints.isEmpty && negotiation.rejected.count + accepted == offer.media.count)
+    precondition(!negotiation.fingerprints.isEmpty && negotiation.rejected.count + used == offer.media.count)
+}
+
+extension SDPMediaSection {
+    /// Of an answer: not used, but not refused either. Our audio has Opus even where nobody sends.
+    fileprivate var isKept: Bool { port != 0 && direction == .inactive && !codecs.contains { $0.parameters.contains("useinbandfec=1") } }
 }
 
 private func fuzzFragment(_ bytes: RawSpan) {

@@ -23,67 +23,53 @@ struct SDPLine {
 
 /// What a body is that does not begin with the line `v=0`; nil for one that does. Clients post JSON, and SDP with escaped line ends.
 func beginning(of bytes: RawSpan) -> SDPErrorReason? {
-    guard bytes.byteCount > 0 else { return .empty }
-    if bytes.byte(0) == UInt8(ascii: "{") || bytes.byte(0) == UInt8(ascii: "[") || bytes.byte(0) == UInt8(ascii: "\"") { return .json }
-    let (end, _) = lineEnd(bytes.bytes(0..<min(bytes.byteCount, 5)), from: 0)
-    return end == 3 && begins(bytes, at: 0, end: end, with: "v=0") ? nil : .notSDP
+    switch bytes.bytes(0..<min(bytes.byteCount, 5)).array[...].string {
+    case "": return .empty
+    case "v=0", "v=0\r", "v=0\r\n": return nil
+    case let text where text.hasPrefix("{") || text.hasPrefix("["): return .json
+    case let text: return text.utf8.starts(with: "v=0\n".utf8) ? nil : .notSDP
+    }
 }
 
 /// The lines of `bytes`: CRLF or LF, the last one's end may be missing, empty lines are passed over.
 func readLines(_ bytes: RawSpan, _ limits: SDPLimits) throws(SDPError) -> [SDPLine] {
-    try checkBounds(bytes, limits)
+    guard bytes.byteCount <= limits.bytes else { throw SDPError(.tooLong(limit: limits.bytes)) }
+    let raw = try splitLines(bytes.array[...], limits)
     var lines: [SDPLine] = []
-    var number = 0
-    var start = 0
-    while start < bytes.byteCount {
-        number += 1
-        let (end, next) = lineEnd(bytes, from: start)
-        let line = bytes.bytes(start..<end).array
-        start = next
-        if line.isEmpty { continue }
-        guard line.count >= 2, line[1] == UInt8(ascii: "="), (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(line[0]) else {
-            throw SDPError(.badLine, line: number)
-        }
-        lines.append(SDPLine(number: number, letter: line[0], value: line[2...]))
+    lines.reserveCapacity(raw.count)
+    for (index, line) in raw.enumerated() where !line.isEmpty {
+        guard line.count >= 2, line[line.startIndex + 1] == UInt8(ascii: "="), let letter = line.first,
+            (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(letter)
+        else { throw SDPError(.badLine, line: index + 1) }
+        lines.append(SDPLine(number: index + 1, letter: letter, value: line.dropFirst(2)))
     }
     return lines
 }
 
-/// Lengths and counts, before anything is copied or understood.
-private func checkBounds(_ bytes: RawSpan, _ limits: SDPLimits) throws(SDPError) {
-    guard bytes.byteCount <= limits.bytes else { throw SDPError(.tooLong(limit: limits.bytes)) }
-    var number = 0
+/// Lengths and counts, before anything is understood.
+private func splitLines(_ text: SDPText, _ limits: SDPLimits) throws(SDPError) -> [SDPText] {
+    var lines: [SDPText] = []
     var mediaSections = 0
     var candidates = 0
-    var start = 0
-    while start < bytes.byteCount {
-        number += 1
-        let (end, next) = lineEnd(bytes, from: start)
+    var rest = text
+    while !rest.isEmpty {
+        let end = rest.firstIndex(of: 0x0A) ?? rest.endIndex
+        var line = rest[rest.startIndex..<end]
+        rest = rest[end...].dropFirst()
+        if line.last == 0x0D { line.removeLast() }
+        let number = lines.count + 1
         guard number <= limits.lines else { throw SDPError(.tooManyLines(limit: limits.lines), line: number) }
-        guard end - start <= limits.line else { throw SDPError(.lineTooLong(limit: limits.line), line: number) }
-        for index in start..<end where bytes.byte(index) == 0 || bytes.byte(index) == 0x0D { throw SDPError(.badByte, line: number) }
-        if begins(bytes, at: start, end: end, with: "m=") { mediaSections += 1 }
-        if begins(bytes, at: start, end: end, with: "a=candidate") { candidates += 1 }
+        guard line.count <= limits.line else { throw SDPError(.lineTooLong(limit: limits.line), line: number) }
+        guard !line.contains(0), !line.contains(0x0D) else { throw SDPError(.badByte, line: number) }
+        if line.starts(with: "m=".utf8) { mediaSections += 1 }
+        if line.starts(with: "a=candidate".utf8) { candidates += 1 }
         guard mediaSections <= limits.mediaSections else {
             throw SDPError(.tooManyMediaSections(limit: limits.mediaSections), line: number)
         }
         guard candidates <= limits.candidates else { throw SDPError(.tooManyCandidates(limit: limits.candidates), line: number) }
-        start = next
+        lines.append(line)
     }
-}
-
-/// Where the line that begins at `start` ends, and where the next begins.
-private func lineEnd(_ bytes: RawSpan, from start: Int) -> (end: Int, next: Int) {
-    var index = start
-    while index < bytes.byteCount, bytes.byte(index) != 0x0A { index += 1 }
-    let next = min(index + 1, bytes.byteCount)
-    return (index > start && bytes.byte(index - 1) == 0x0D ? index - 1 : index, next)
-}
-
-private func begins(_ bytes: RawSpan, at start: Int, end: Int, with prefix: String) -> Bool {
-    let prefix = prefix.utf8
-    guard end - start >= prefix.count else { return false }
-    return zip(start..<end, prefix).allSatisfy { bytes.byte($0) == $1 }
+    return lines
 }
 
 extension SDPText {

@@ -52,7 +52,7 @@ public struct Negotiation: Sendable, Equatable {
     public var audio: NegotiatedAudio?
     /// Nil where no data channel section was accepted.
     public var dataChannel: NegotiatedDataChannel?
-    /// Every section that was answered with port 0, by its index in the offer: for the log.
+    /// Every section that is not used, by its index in the offer: for the log. Answered with port 0, but for one that is kept.
     public var rejected: [RejectedSection]
 }
 
@@ -87,11 +87,22 @@ public struct NegotiatedDataChannel: Sendable, Equatable {
     public var peerSCTPPort: UInt16
     /// Bytes of the largest message the peer takes; `Int.max` for any.
     public var peerMaxMessageSize: Int
+
+    public init(mid: String?, peerSCTPPort: UInt16, peerMaxMessageSize: Int) {
+        self.mid = mid
+        self.peerSCTPPort = peerSCTPPort
+        self.peerMaxMessageSize = peerMaxMessageSize
+    }
 }
 
 public struct RejectedSection: Sendable, Equatable {
     public var index: Int
     public var why: SDPRejection
+
+    public init(index: Int, why: SDPRejection) {
+        self.index = index
+        self.why = why
+    }
 }
 
 /// Decides about an offer and writes the answer. Throws what to change where no section can be accepted, or where an accepted one
@@ -99,8 +110,7 @@ public struct RejectedSection: Sendable, Equatable {
 public func negotiate(_ offer: SDPOffer, _ settings: AnswerSettings) throws(SDPError) -> Negotiation {
     assert((4...32).contains(settings.ufrag.utf8.count) && (22...256).contains(settings.password.utf8.count), "not ICE credentials")
     let verdicts = judgeSections(of: offer)
-    let accepted = offer.media.indices.filter { verdicts[$0] == nil }
-    guard let transportIndex = transportSection(of: offer, accepted) else { throw nothingAccepted(offer, verdicts) }
+    guard let transportIndex = transportSection(of: offer, verdicts) else { throw nothingAccepted(offer, verdicts) }
     guard !offer.iceLite else { throw SDPError(.peerIsLite) }
 
     let section = offer.media[transportIndex]
@@ -151,7 +161,7 @@ private func judge(_ section: SDPMediaSection, _ offer: SDPOffer) -> SDPRejectio
     guard section.port != 0 || section.bundleOnly && offer.bundleGroup(of: section) != nil else { return .disabledByOffer }
     switch section.kind {
     case "audio":
-        guard audioProtocols.contains(section.transportProtocol) else { return .unsupportedProtocol }
+        guard rtpProtocols.contains(section.transportProtocol) else { return .unsupportedProtocol }
         guard section.opus != nil else { return .noOpus }
         return section.rtcpMux ? nil : .noRTCPMux
     case "application":
@@ -165,14 +175,19 @@ private func judge(_ section: SDPMediaSection, _ offer: SDPOffer) -> SDPRejectio
 }
 
 /// RFC 8829 §5.1.2: an offer may name any of these and mean DTLS-SRTP; without a fingerprint it is refused anyway.
-private let audioProtocols = ["UDP/TLS/RTP/SAVPF", "UDP/TLS/RTP/SAVP", "TCP/DTLS/RTP/SAVPF", "TCP/DTLS/RTP/SAVP", "RTP/SAVPF", "RTP/SAVP"]
+private let rtpProtocols = ["UDP/TLS/RTP/SAVPF", "UDP/TLS/RTP/SAVP", "TCP/DTLS/RTP/SAVPF", "TCP/DTLS/RTP/SAVP", "RTP/SAVPF", "RTP/SAVP"]
 private let dataProtocols = ["UDP/DTLS/SCTP", "TCP/DTLS/SCTP"]
 
-/// The section whose ICE and DTLS attributes count: the first accepted one in the order of its BUNDLE group.
-private func transportSection(of offer: SDPOffer, _ accepted: [Int]) -> Int? {
-    guard let first = accepted.first else { return nil }
+/// The section whose ICE and DTLS attributes count: the first of the accepted ones' BUNDLE group.
+///
+/// Where that first section is itself not accepted, video for instance, the transport moves on to the first accepted one if it
+/// must. If it can be, the section is kept instead: answered as inactive, within the group. libwebrtc with `max-bundle` has
+/// one transport, drops it with the section it was offered in, and then fails to apply the answer; no offer says `max-bundle`.
+private func transportSection(of offer: SDPOffer, _ verdicts: [SDPRejection?]) -> Int? {
+    guard let first = verdicts.firstIndex(where: { $0 == nil }) else { return nil }
     for mid in offer.bundleGroup(of: offer.media[first]) ?? [] {
-        if let index = accepted.first(where: { offer.media[$0].mid == mid }) { return index }
+        guard let index = offer.media.firstIndex(where: { $0.mid == mid }) else { continue }
+        if verdicts[index] == nil || offer.media[index].canBeKept { return index }
     }
     return first
 }
@@ -198,8 +213,16 @@ extension SDPMediaSection {
     /// The offer's preferred Opus whose payload type RTCP cannot be mistaken for (RFC 5761 §4, RFC 7587 §7).
     var opus: SDPCodec? { codec("opus", channels: 2) }
 
+    /// Can be answered as inactive: RTP over our transport, and a codec to name in the `m=` line.
+    var canBeKept: Bool {
+        port != 0 && rtcpMux && !codecs.isEmpty && (kind == "audio" || kind == "video") && rtpProtocols.contains(transportProtocol)
+    }
+
     func codec(_ name: String, channels: UInt8) -> SDPCodec? {
-        codecs.first { $0.name == name && $0.clockRate == 48_000 && $0.channels == channels && !(64...95).contains($0.payloadType) }
+        codecs.first {
+            Array($0.name.utf8)[...].equalsIgnoringCase(name) && $0.clockRate == 48_000 && $0.channels == channels
+                && !(64...95).contains($0.payloadType)
+        }
     }
 }
 

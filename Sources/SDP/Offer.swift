@@ -79,7 +79,7 @@ public struct SDPFingerprint: Sendable, Hashable {
 public struct SDPCodec: Sendable, Equatable {
     /// 0...127.
     public var payloadType: UInt8
-    /// In lower case; names are compared without case.
+    /// A token as it stands: `opus`, `OPUS`. Names are compared without case (RFC 4855 §3).
     public var name: String
     /// Hz.
     public var clockRate: UInt32
@@ -165,7 +165,7 @@ extension SDPOffer {
     public func transport(of section: SDPMediaSection) -> SDPTransport {
         var result = section.transport
         result.fillIn(from: transport)
-        for fingerprint in transport.fingerprints where !result.fingerprints.contains(fingerprint) { result.fingerprints.append(fingerprint) }
+        result.fingerprints += transport.fingerprints.filter { !result.fingerprints.contains($0) }
         if let group = bundleGroup(of: section), let tagged = media.first(where: { $0.mid != nil && $0.mid == group.first }) {
             result.fillIn(from: tagged.transport)
         }
