@@ -10,7 +10,7 @@ extension SDPOffer {
             let fields = value.fields
             guard let semantics = fields.first, semantics.elementsEqual("BUNDLE".utf8) else { return }
             guard bundleGroups.count < limits.mediaSections else { return }
-            bundleGroups.append(fields.dropFirst().map { $0.string })
+            bundleGroups.append(fields.dropFirst().prefix(limits.mediaSections).map { $0.string })
         case "sendrecv", "sendonly", "recvonly", "inactive": direction = SDPDirection(rawValue: name)
         case "extmap": extensions.read(value)
         default: _ = try transport.read(name, value, line, limits)

@@ -185,8 +185,12 @@ private let dataProtocols = ["UDP/DTLS/SCTP", "TCP/DTLS/SCTP"]
 /// one transport, drops it with the section it was offered in, and then fails to apply the answer; no offer says `max-bundle`.
 private func transportSection(of offer: SDPOffer, _ verdicts: [SDPRejection?]) -> Int? {
     guard let first = verdicts.firstIndex(where: { $0 == nil }) else { return nil }
-    for mid in offer.bundleGroup(of: offer.media[first]) ?? [] {
-        guard let index = offer.media.firstIndex(where: { $0.mid == mid }) else { continue }
+    let group = offer.bundleGroup(of: offer.media[first]) ?? []
+    for mid in group {
+        // A mid in two groups belongs to the first (RFC 8843 §7.1 forbids it).
+        guard let index = offer.media.firstIndex(where: { $0.mid == mid }), offer.bundleGroup(of: offer.media[index]) == group else {
+            continue
+        }
         if verdicts[index] == nil || offer.media[index].canBeKept { return index }
     }
     return first

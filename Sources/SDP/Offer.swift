@@ -6,7 +6,7 @@ import Primitives
 public struct SDPOffer: Sendable, Equatable {
     /// `a=ice-lite`: the peer sends no checks of its own.
     public var iceLite = false
-    /// The `a=group:BUNDLE` lines, each the mids in its order.
+    /// The `a=group:BUNDLE` lines, each the mids in its order, no more than there may be sections.
     public var bundleGroups: [[String]] = []
     /// ICE and DTLS attributes that stand before the first section.
     public var transport = SDPTransport()
@@ -51,15 +51,6 @@ public enum SDPDirection: String, Sendable, Equatable {
 
     var sends: Bool { self == .sendrecv || self == .sendonly }
     var receives: Bool { self == .sendrecv || self == .recvonly }
-
-    /// What the answerer writes to it.
-    var mirrored: SDPDirection {
-        switch self {
-        case .sendonly: .recvonly
-        case .recvonly: .sendonly
-        case .sendrecv, .inactive: self
-        }
-    }
 }
 
 /// A hash of a certificate (RFC 8122).

@@ -181,6 +181,13 @@ import Testing
         #expect(!answer[2].contains("a=end-of-candidates"))
     }
 
+    @Test func `a section in two bundles belongs to the first, and carries no other's transport`() throws {
+        let text = corpus("firefox-153-video-audio-data-max-bundle.sdp")
+        let result = try negotiated(text.replacing("a=group:BUNDLE 0 1 2", with: "a=group:BUNDLE 0\r\na=group:BUNDLE 0 1 2"))
+        #expect(sections(result.answer)[0].contains("a=group:BUNDLE 1 2") && result.audio != nil && result.dataChannel != nil)
+        #expect(sections(result.answer)[1].first?.hasPrefix("m=video 0 ") == true)
+    }
+
     @Test func `a first section that cannot be kept is refused, and the transport moves on`() throws {
         let video = ["v=0", "a=group:BUNDLE v 0", "m=video 9 UDP/TLS/RTP/SAVPF 96", "a=mid:v", "a=rtpmap:96 VP8/90000", "a=ice-ufrag:wrng"]
         let text = video.map { $0 + "\r\n" }.joined() + audioOffer(session: []).without("v=").without("s=").without("o=").without("t=")

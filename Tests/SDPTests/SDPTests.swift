@@ -5,9 +5,9 @@ import TestSupport
 
 // An offer is 2 KB of text: unoptimized, an eighth of the inputs takes as long as another parser's all.
 #if DEBUG
-private let inputCount = mutationCount / 8
+    private let inputCount = mutationCount / 8
 #else
-private let inputCount = mutationCount
+    private let inputCount = mutationCount
 #endif
 
 @Suite struct AnyInput {
