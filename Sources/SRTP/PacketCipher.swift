@@ -69,7 +69,8 @@ extension PacketCipher {
                 EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, CInt(Self.aeadTagLength), tag), "EVP_CTRL_AEAD_SET_TAG")
             var written: CInt = 0
             guard EVP_DecryptFinal_ex(context, tag, &written) == 1 else {
-                // A forgery leaves nothing in the thread's error queue: TLS calls on this thread would take it for theirs.
+                // OpenSSL 3.0 leaves nothing in the thread's error queue here, but no document promises it, and TLS calls on
+                // this thread would take an entry for theirs.
                 ERR_clear_error()
                 return false
             }
