@@ -255,6 +255,7 @@ class Swiftlet(Server):
             except ProcessLookupError:
                 pass
         self.process.wait()
+        wait_until(lambda: not self._session_processes(), "the end of processes that were killed")
         self.reader.join(5)
 
     def _read_output(self):
