@@ -14,7 +14,9 @@ enum Page {
         var response = HTTPResponse(status: 200, type: file.type, body: file.body)
         response.headers.set("Cache-Control", "no-cache")
         // The page needs nothing from anywhere else; Permissions-Policy keeps the microphone to it.
-        response.headers.set("Content-Security-Policy", "default-src 'self'; img-src 'self' data:; media-src 'self' blob: mediastream:; frame-ancestors 'none'")
+        response.headers.set(
+            "Content-Security-Policy",
+            "default-src 'self'; img-src 'self' data:; media-src 'self' blob: mediastream:; frame-ancestors 'none'")
         response.headers.set("Permissions-Policy", "microphone=(self)")
         response.headers.set("X-Content-Type-Options", "nosniff")
         return response
