@@ -12,7 +12,8 @@ import Trunk
 
 private let targets: [String: @Sendable (RawSpan) -> Void] = [
     "stun": { fuzzSTUN($0) }, "hint": { fuzzHint($0) }, "keyfile": { fuzzKeyFile($0) }, "trunk": { fuzzTrunk($0) }, "rtp": { fuzzRTP($0) },
-    "rtcp": { fuzzRTCP($0) }, "sdp": { fuzzSDP($0) }, "http": { fuzzHTTP($0) }, "json": { fuzzJSON($0) },
+    "rtcp": { fuzzRTCP($0) }, "sdp": { fuzzSDP($0) }, "http": { fuzzHTTP($0) }, "multipart": { fuzzMultipart($0) },
+    "json": { fuzzJSON($0) },
     "event": { fuzzClientEvent($0) },
 ]
 

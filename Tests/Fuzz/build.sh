@@ -7,7 +7,7 @@ SWIFTLET_FUZZ=1 swift build -c release --scratch-path .build/fuzz --product swif
     -Xswiftc -sanitize=fuzzer -Xswiftc -parse-as-library
 program=.build/fuzz/release/swiftlet-fuzz
 [ -n "${FUZZ_SECONDS:-}" ] || { echo "built $program"; exit 0; }
-for target in stun hint keyfile trunk rtp rtcp sdp http json event; do
+for target in stun hint keyfile trunk rtp rtcp sdp http multipart json event; do
     corpus=".build/fuzz/corpus/$target"
     mkdir -p "$corpus"
     folder="Tests/Corpus/$target"

@@ -1,0 +1,55 @@
+// What must hold for every input, called by the tests with the corpus and its mutations, and by the fuzz targets.
+
+import Primitives
+
+/// However the bytes are cut into reads, the same requests and refusals come out, and after a refusal nothing does.
+public func fuzzHTTP(_ bytes: RawSpan) {
+    guard bytes.byteCount <= 8192 else { return }
+    let whole = conversation(bytes, cut: bytes.byteCount)
+    // Two other ways to cut, decided by the input itself.
+    let first = bytes.byteCount > 0 ? Int(bytes.byte(bytes.byteCount / 2)) % (bytes.byteCount + 1) : 0
+    precondition(conversation(bytes, cut: first) == whole, "the place of a cut has changed what was read")
+    precondition(conversation(bytes, cut: max(0, bytes.byteCount - 1)) == whole, "the last byte alone has changed what was read")
+    for (index, event) in whole.enumerated() {
+        guard case .request(let request) = event else {
+            precondition(index == whole.count - 1, "something came after a refusal")
+            return
+        }
+        precondition(
+            request.target.utf8.count <= HTTPLimits().targetBytes && request.body.count <= HTTPLimits().bodyBytes, "a limit was passed")
+    }
+}
+
+private func conversation(_ bytes: RawSpan, cut: Int) -> [HTTPServerEvent] {
+    var connection = HTTPServerConnection(at: .zero)
+    var events: [HTTPServerEvent] = []
+    for part in [0..<cut, cut..<bytes.byteCount] {
+        connection.receive(bytes.bytes(part), at: .zero)
+        while let event = connection.nextEvent() {
+            events.append(event)
+            if case .request = event { connection.send(HTTPResponse(status: 204), at: .zero) }
+        }
+    }
+    return events
+}
+
+/// A form that can be read lies within its body, and reads the same when it is written again.
+public func fuzzMultipart(_ bytes: RawSpan) {
+    guard bytes.byteCount <= 8192, let form = try? MultipartForm(parsing: bytes, contentType: "multipart/form-data; boundary=b") else {
+        return
+    }
+    precondition(form.parts.count <= MultipartForm.partsMax)
+    precondition(form.parts.reduce(0) { $0 + $1.body.count } <= bytes.byteCount)
+    var written: [UInt8] = []
+    for part in form.parts {
+        // A name with quotes, controls or backslashes would need escaping, which is not what is tried here.
+        guard !part.name.utf8.contains(where: { $0 == 0x22 || $0 == 0x5C || $0 < 0x20 }) else { return }
+        written += Array("--b\r\nContent-Disposition: form-data; name=\"\(part.name)\"\r\n\r\n".utf8) + part.body + [0x0D, 0x0A]
+    }
+    written += Array("--b--".utf8)
+    guard !form.parts.isEmpty else { return }
+    unsafe written.withUnsafeBytes { buffer in
+        let again = unsafe try? MultipartForm(parsing: RawSpan(_unsafeBytes: buffer), contentType: "multipart/form-data; boundary=b")
+        precondition(again?.parts.map(\.body) == form.parts.map(\.body) && again?.parts.map(\.name) == form.parts.map(\.name))
+    }
+}
