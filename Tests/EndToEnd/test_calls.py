@@ -50,6 +50,16 @@ class Pages(unittest.TestCase):
                 tab.navigate("about:blank")
                 server.wait_for_no_calls()
 
+    def test_stopping_the_servers_ends_the_call_on_the_page(self):
+        for browser in (Chromium(), Firefox()):
+            with self.subTest(type(browser).__name__), browser:
+                with Swiftlet() as server:
+                    tab = browser.open(server.url)
+                    tab.connect()
+                    tab.wait_for_tone()
+                tab.wait_for("swiftlet.state === 'idle'", 5)
+                self.assertEqual(tab.evaluate("document.getElementById('status').textContent"), "The server ended the call.")
+
     def test_two_tabs_of_one_browser(self):
         with Swiftlet() as server, Chromium() as browser:
             tabs = [browser.open(server.url) for _ in range(2)]
@@ -149,6 +159,18 @@ class GStreamer(unittest.TestCase):
             call.wait_for_tone()
             self.assertGreater(server.metrics().calls, 0)
             self.assertIn(call.hangup(), (200, 204))
+            server.wait_for_no_calls()
+
+
+class OtherEngine(unittest.TestCase):
+    """The second SRTP engine, with the two clients that choose different profiles: AES-256-GCM and AES-128-CM with SHA-1."""
+
+    def test_calls_over_libsrtp(self):
+        with Swiftlet("--srtp", "libsrtp") as server, AiortcCall(server) as first, GStreamerCall(server) as second:
+            for call in (first, second):
+                call.connect()
+                call.wait_for_tone()
+                call.hangup()
             server.wait_for_no_calls()
 
 

@@ -50,6 +50,13 @@ class PageInBothBrowsers:
         self.server.wait_for_no_calls()
         self.assertEqual(tab.errors, [])
 
+    def test_a_call_that_the_server_ends_is_over_on_the_page(self):
+        self.tab.connect()
+        self.server.request("POST", f"/v1/realtime/calls/{self.tab.evaluate('swiftlet.callID')}/hangup")
+        self.tab.wait_for("swiftlet.state === 'idle'", 5)
+        self.assertEqual(text_of(self.tab, "status"), "The server ended the call.")
+        self.assertEqual(self.tab.errors, [])
+
     def test_a_second_call_follows_the_first(self):
         for _ in range(2):
             self.tab.connect()

@@ -82,7 +82,8 @@ class Call {
     this.startedAt = performance.now();
     this.timeline = {};
     this.events = [];
-    this.location = null;
+    this.location = null;     // of the call at the server, until it was told to end
+    this.id = null;
     this.processing = processing;
     this.speaker = speaker;
     this.changed = changed;
@@ -90,10 +91,6 @@ class Call {
     this.isOver = false;
     // Made here, inside the click, because browsers only let a click start audio.
     this.audio = new AudioContext();
-  }
-
-  get id() {
-    return this.location?.split("/").pop() ?? null;
   }
 
   async start() {
@@ -154,6 +151,7 @@ class Call {
     this.mark("offer");
     const { answer, location } = await signaling.place(offer.sdp);
     this.location = location;
+    this.id = location?.split("/").pop() ?? null;
     if (this.isOver) return void this.tellServer();   // stopped while the server was answering
     this.mark("answer");
     try {
@@ -169,9 +167,19 @@ class Call {
   watchDTLS() {
     const transport = this.peer.getSenders()[0]?.transport;
     if (!transport) return;
-    const check = () => transport.state === "connected" && this.mark("dtls");
+    const check = () => {
+      if (transport.state === "connected") this.mark("dtls");
+      if (transport.state === "closed") this.serverHungUp();
+    };
     transport.addEventListener("statechange", check);
     check();
+  }
+
+  /// The other side's good-bye closes only its DTLS transport: the connection as a whole keeps saying "connected".
+  serverHungUp() {
+    this.location = null;   // there is nothing left to hang up
+    this.wasEndedByServer = true;
+    this.end();
   }
 
   hear({ track, streams }) {
@@ -244,7 +252,6 @@ class Call {
     if (this.isOver) return;
     this.isOver = true;
     clearTimeout(this.healing);
-    this.finalID = this.id;
     this.goodbye = this.tellServer();
     this.peer?.close();
     this.stopMicrophone();
@@ -346,7 +353,7 @@ function draw() {
   find("error").hidden = !lastError;
   setText("error", lastError?.message ?? "");
   find("processing").disabled = now !== "idle";
-  setText("call-id", lastCall?.id ?? lastCall?.finalID ?? "none");
+  setText("call-id", lastCall?.id ?? "none");
   setText("channel", lastCall?.channel?.readyState ?? "closed");
   drawTimeline(lastCall?.timeline ?? {});
   drawEvents(lastCall?.events ?? []);
@@ -359,6 +366,7 @@ function statusText(now) {
   }
   if (now === "connecting") return call.microphone ? "Connecting." : "Waiting for the microphone.";
   if (lastError) return "The call ended with an error.";
+  if (lastCall?.wasEndedByServer) return "The server ended the call.";
   return lastCall ? "The call has ended." : "Ready. Press Start, or the space bar.";
 }
 
@@ -442,7 +450,7 @@ window.swiftlet = {
   /// Milliseconds since the click at which each step was reached, of this call or the one before.
   get timeline() { return { ...lastCall?.timeline }; },
   get error() { return lastError?.message ?? null; },
-  get callID() { return lastCall?.id ?? lastCall?.finalID ?? null; },
+  get callID() { return lastCall?.id ?? null; },
   /// Root mean square in dBFS; null without a call.
   get levels() { return { you: call?.you?.decibels ?? null, echo: call?.echo?.decibels ?? null }; },
   get channelState() { return lastCall?.channel?.readyState ?? "closed"; },
