@@ -22,6 +22,7 @@ let package = Package(
         // What Swift cannot import, and system libraries.
         .target(name: "CLinux"),
         .target(name: "CURing", linkerSettings: [.linkedLibrary("uring")]),
+        .target(name: "CBench", path: "Perf/CBench"),
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CSRTP2", pkgConfig: "libsrtp2", providers: [.apt(["libsrtp2-dev"])]),
         .systemLibrary(name: "COpus", pkgConfig: "opus", providers: [.apt(["libopus-dev"])]),
@@ -84,6 +85,7 @@ let package = Package(
             name: "swiftlet",
             dependencies: [
                 "Primitives", "Crypto", "RoutingHint", "Trunk", "STUN", "EventLoop", "Telemetry", "Configuration", "HTTP", "Simulation",
+                "RelayCore", "CBench",
             ], path: "Sources/swiftlet", swiftSettings: shell),
         .target(
             name: "Simulation",

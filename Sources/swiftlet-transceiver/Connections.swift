@@ -56,6 +56,16 @@ final class ClientConnection {
     }
 }
 
+/// What became of TCP connections and of what came over them.
+struct ConnectionCounters {
+    var accepted: UInt64 = 0
+    /// No place, or no descriptor.
+    var turnedAway: UInt64 = 0
+    var requests: UInt64 = 0
+    /// By `HTTPFailure`.
+    var refused = InlineArray<32, UInt64>(repeating: 0)
+}
+
 /// All connections of a listener, at most `capacity`.
 struct Connections: ~Copyable {
     private var listener: StreamListener
@@ -63,9 +73,7 @@ struct Connections: ~Copyable {
     private var nextTag = Connections.firstTag
     private let capacity: Int
     private let limits: HTTPLimits
-    private(set) var accepted: UInt64 = 0
-    private(set) var refused: UInt64 = 0
-    private(set) var turnedAway: UInt64 = 0
+    private(set) var counters = ConnectionCounters()
 
     static let listenerTag: UInt64 = 1
     /// Tags from here on are connections.
@@ -85,15 +93,15 @@ struct Connections: ~Copyable {
             switch listener.accept() {
             case .accepted(let socket):
                 guard clients.count < capacity, let token = try? reactor.register(socket.descriptor, for: .readable, tag: nextTag) else {
-                    turnedAway += 1
+                    counters.turnedAway += 1
                     continue
                 }
                 clients[nextTag] = ClientConnection(socket, token, limits: limits, at: now)
                 nextTag += 1
-                accepted += 1
+                counters.accepted += 1
             case .wouldBlock: return
-            case .refusedForLackOfDescriptors: turnedAway += 1
-            case .failed: turnedAway += 1
+            case .refusedForLackOfDescriptors: counters.turnedAway += 1
+            case .failed: counters.turnedAway += 1
             }
         }
     }
@@ -104,8 +112,10 @@ struct Connections: ~Copyable {
         var stands = client.read(at: now)
         while let event = client.http.nextEvent() {
             switch event {
-            case .request(let request): client.http.send(answer(request), at: now)
-            case .refused: refused += 1
+            case .request(let request):
+                counters.requests += 1
+                client.http.send(answer(request), at: now)
+            case .refused(let failure): counters.refused[Int(failure.rawValue)] += 1
             case .peerClosed: stands = false
             }
         }
@@ -117,7 +127,9 @@ struct Connections: ~Copyable {
     mutating func advance(to now: Instant, _ reactor: inout Reactor) {
         for (tag, client) in clients where client.http.nextDeadline.instant <= now {
             client.http.advance(to: now)
-            while client.http.nextEvent() != nil { refused += 1 }
+            while let event = client.http.nextEvent() {
+                if case .refused(let failure) = event { counters.refused[Int(failure.rawValue)] += 1 }
+            }
             if !client.write(&reactor, at: now) { close(tag, &reactor) }
         }
     }

@@ -104,6 +104,7 @@ struct ControlLoop: ~Copyable {
         _ tag: UInt64, _ now: Instant, _ connections: inout Connections, _ reactor: inout Reactor, _ desk: inout SignalingDesk,
         _ workers: [WorkerLink], _ startedAt: Instant
     ) {
+        let http = connections.counters
         connections.serve(tag, &reactor, at: now) { request in
             if let answer = desk.answer(request, at: wallClock()) { return answer }
             if let page = Page.answer(request) { return page }
@@ -114,7 +115,7 @@ struct ControlLoop: ~Copyable {
             case "/readyz": return desk.acceptsCalls ? .text(200, "ready\n") : .text(503, "not ready: full or draining\n")
             case "/metrics":
                 return .text(
-                    200, metricsText(workers.map { $0.counters.snapshot() }, desk, uptime: now - startedAt),
+                    200, metricsText(workers.map { $0.counters.snapshot() }, desk, http, uptime: now - startedAt),
                     type: "text/plain; version=0.0.4; charset=utf-8")
             default: return .error(404, "There is nothing at \(request.path).", code: "not_found")
             }

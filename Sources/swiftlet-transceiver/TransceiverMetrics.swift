@@ -1,14 +1,16 @@
 // What Prometheus reads at /metrics. Names carry their unit; a reason is a label, never a name.
 
 import Primitives
+import HTTP
 import ICE
 import Telemetry
 import TransceiverCore
 import Trunk
 
-func metricsText(_ workers: [WorkerCounters], _ desk: borrowing SignalingDesk, uptime: Interval) -> String {
+func metricsText(_ workers: [WorkerCounters], _ desk: borrowing SignalingDesk, _ http: ConnectionCounters, uptime: Interval) -> String {
     var text = PrometheusText()
     writeSignaling(&text, desk)
+    writeHTTP(&text, http)
     writeSessions(&text, workers)
     writeTrunk(&text, workers)
     writeDrops(&text, workers)
@@ -27,6 +29,18 @@ private func writeSignaling(_ text: inout PrometheusText, _ desk: borrowing Sign
     text.counter("swiftlet_transceiver_hangups_total", "Calls ended over signaling.", counters.hangups)
     text.counter("swiftlet_transceiver_ice_restarts_total", "ICE restarts over signaling.", counters.iceRestarts)
     text.counter("swiftlet_transceiver_trickle_fragments_total", "Fragments without new credentials.", counters.fragments)
+}
+
+private func writeHTTP(_ text: inout PrometheusText, _ http: ConnectionCounters) {
+    text.counter("swiftlet_transceiver_http_connections_total", "TCP connections taken.", http.accepted)
+    text.counter("swiftlet_transceiver_http_connections_turned_away_total", "TCP connections closed for lack of room.", http.turnedAway)
+    text.counter("swiftlet_transceiver_http_requests_total", "Requests that could be read.", http.requests)
+    text.family(
+        "swiftlet_transceiver_http_refused_total", "What came over HTTP connections and was no acceptable request, by reason.", .counter)
+    for failure in HTTPFailure.allCases {
+        text.sample(
+            "swiftlet_transceiver_http_refused_total", [("reason", snakeCase("\(failure)"))], http.refused[Int(failure.rawValue)])
+    }
 }
 
 private func writeSessions(_ text: inout PrometheusText, _ workers: [WorkerCounters]) {
