@@ -32,7 +32,7 @@
         v3 = key.k1 ^ 0x7465_6462_7974_6573
     }
 
-    @inlinable mutating func round() {
+    @inlinable @inline(__always) mutating func round() {
         v0 &+= v1
         v1 = v1 << 13 | v1 >> 51
         v1 ^= v0
@@ -49,7 +49,7 @@
         v2 = v2 << 32 | v2 >> 32
     }
 
-    @inlinable mutating func compress(_ word: UInt64) {
+    @inlinable @inline(__always) mutating func compress(_ word: UInt64) {
         v3 ^= word
         round()
         round()
@@ -57,7 +57,7 @@
     }
 
     /// Adds a 64-bit word, as its eight little-endian bytes.
-    @inlinable public mutating func update(word: UInt64) {
+    @inlinable @inline(__always) public mutating func update(word: UInt64) {
         length &+= 8
         if tailBytes == 0 {
             compress(word)
@@ -90,7 +90,7 @@
         }
     }
 
-    @inlinable public consuming func finalize() -> UInt64 {
+    @inlinable @inline(__always) public consuming func finalize() -> UInt64 {
         compress(tail | length << 56)
         v2 ^= 0xFF
         round()
