@@ -77,7 +77,7 @@ let package = Package(
             name: "swiftlet-transceiver",
             dependencies: [
                 "Primitives", "Crypto", "TransceiverCore", "EventLoop", "Telemetry", "Configuration", "HTTP", "RoutingHint", "Trunk", "SDP",
-                "ICE", "DTLS", "SRTP", "RTP", "Realtime", "Backend",
+                "ICE", "DTLS", "SRTP", "RTP", "SCTP", "Realtime", "Backend",
             ], path: "Sources/swiftlet-transceiver",
             resources: [.embedInCode("Page/index.html"), .embedInCode("Page/app.js"), .embedInCode("Page/style.css")],
             swiftSettings: shell),

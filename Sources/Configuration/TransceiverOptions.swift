@@ -21,6 +21,8 @@ public struct TransceiverOptions: Sendable {
     public var echoDelay: Interval
     public var srtp: SRTPChoice
     public var trunkMTU: Int
+    /// How long running calls may go on after SIGTERM.
+    public var drainTime: Interval
     /// Sessions at most, per worker.
     public var sessions: Int
 
@@ -38,6 +40,7 @@ public struct TransceiverOptions: Sendable {
             OptionDefinition("backend", "NAME", "what answers calls: embedded:echo (embedded:echo)"),
             OptionDefinition("echo-delay", "MS", "0…5000 milliseconds that embedded:echo waits (500)"),
             OptionDefinition("srtp", "ENGINE", "own or libsrtp (own)"),
+            OptionDefinition("drain-time", "SECONDS", "0…86400: how long calls may go on after SIGTERM (30)"),
             OptionDefinition("trunk-mtu", "BYTES", "256…9000: the longest trunk frame (1400)"),
         ])
 
@@ -56,6 +59,7 @@ public struct TransceiverOptions: Sendable {
         backend = try values.choice("backend", default: .echo)
         echoDelay = .milliseconds(try values.number("echo-delay", in: 0...5000, default: 500))
         srtp = try values.choice("srtp", default: .own)
+        drainTime = .seconds(try values.number("drain-time", in: 0...86_400, default: 30))
         trunkMTU = try values.number("trunk-mtu", in: 256...9000, default: 1400)
     }
 

@@ -1,5 +1,6 @@
 import Backend
 import Primitives
+import Realtime
 
 /// Which backend answers a call, with its settings.
 public enum BackendChoice: Sendable, Equatable {
@@ -26,6 +27,13 @@ struct CallBackend: ~Copyable {
 
     /// Appends the next Opus packet that is due.
     mutating func nextFrame(into packet: inout OutputRawSpan, at now: Instant) -> BackendFrame? { echo.nextFrame(into: &packet, at: now) }
+
+    /// Does what the conversation asks.
+    mutating func perform(_ action: ConversationAction, for conversation: inout Conversation) {
+        if case .startResponse = action {
+            conversation.receive(.failed(message: "The backend embedded:echo only sends audio back; it makes no responses."))
+        }
+    }
 
     var nextDeadline: Deadline { echo.nextDeadline }
 }

@@ -1,6 +1,7 @@
 import DTLS
 import ICE
 import Primitives
+import Realtime
 import RTP
 import STUN
 
@@ -30,8 +31,12 @@ struct Session: ~Copyable {
     private var dtls: DTLSAssociation
     private var media: MediaTransport?
     private var backend: CallBackend
+    private let dataChannel: DataChannelParameters?
+    private var channel: EventChannel?
+    private var conversation: Conversation
     /// Where handshake datagrams go: before the first nomination, to whoever was validated last.
     private var handshakePath: NetworkPath?
+    private let isDTLSClient: Bool
     private var events: [SessionEvent] = []
     private var isEnding = false
 
@@ -44,8 +49,12 @@ struct Session: ~Copyable {
         var random = SeededGenerator(seed: parameters.seed)
         ice = ICELiteAgent(
             local: parameters.local, remote: parameters.remote, tieBreaker: random.next(), entropy: random.next(), at: now)
+        isDTLSClient = parameters.dtlsRole == .client
         dtls = DTLSAssociation(role: parameters.dtlsRole, fingerprints: parameters.fingerprints)
         backend = CallBackend(settings.backend)
+        dataChannel = parameters.dataChannel
+        conversation = Conversation(
+            session: parameters.session, abilities: SessionObject.Abilities(semanticVAD: false), seed: random.next())
     }
 
     /// Where the client is reached now.
@@ -77,7 +86,9 @@ extension Session {
             // Before ICE has proved the address there is no association that a forged ClientHello could disturb.
             guard ice.isValidated(path) else { return .dtlsFromUnvalidatedPath }
             handshakePath = path
-            return dtls.receive(datagram.bytes, at: now) == nil ? nil : .dtlsRefused
+            guard dtls.receive(datagram.bytes, at: now) == nil else { return .dtlsRefused }
+            Self.receiveEvents(&channel, from: &dtls, at: now, counters: &counters)
+            return nil
         case .srtp: return receiveMedia(&datagram, on: path, at: now, counters: &counters)
         case nil: return .unknownClass
         }
@@ -124,6 +135,7 @@ extension Session {
     mutating func advance(to now: Instant, context: borrowing DTLSContext) {
         ice.advance(to: now)
         dtls.advance(to: now)
+        channel?.advance(to: now)
         react(context, at: now)
         if media == nil, now >= created + settings.connectTimeout { end(.neverConnected, at: now) }
     }
@@ -154,12 +166,38 @@ extension Session {
             case .failed: end(.dtlsFailed, at: now)
             }
         }
+        converse(at: now)
+    }
+
+    /// Events from the client to the conversation, its actions to the backend, and its events to the client.
+    private mutating func converse(at now: Instant) {
+        while let event = channel?.nextEvent() {
+            switch event {
+            case .opened: conversation.begin()
+            case .text(let text): conversation.receive(clientEvent: text.span.bytes)
+            case .ignored: break
+            }
+        }
+        while let action = conversation.nextAction() { backend.perform(action, for: &conversation) }
+        while channel?.takesText == true, let event = conversation.nextEvent() { _ = channel?.send(event) }
+        Self.transmitEvents(&channel, through: &dtls, at: now)
+    }
+
+    private static func receiveEvents(
+        _ channel: inout EventChannel?, from dtls: inout DTLSAssociation, at now: Instant, counters: inout WorkerCounters
+    ) { channel?.receive(from: &dtls, at: now, counters: &counters) }
+
+    private static func transmitEvents(_ channel: inout EventChannel?, through dtls: inout DTLSAssociation, at now: Instant) {
+        channel?.transmit(through: &dtls, at: now)
     }
 
     private mutating func startMedia(_ keys: DTLSKeyingMaterial, at now: Instant) {
         do {
             media = try MediaTransport(
                 keys: keys, engine: settings.srtpEngine, audio: audio, clock: settings.clock, seed: ~seed, at: now)
+            if let dataChannel {
+                channel = EventChannel(dataChannel, isClientOfDTLS: isDTLSClient, seed: seed &+ 1, at: now)
+            }
             if let path { events.append(.connected(path)) }
         } catch {
             end(.dtlsFailed, at: now)
@@ -201,7 +239,15 @@ extension Session {
         var soonest = Deadline.soonest(Deadline(ice.nextDeadline, "ICE"), Deadline(dtls.nextDeadline, "DTLS"))
         guard let mediaDeadline else { return .soonest(soonest, Deadline(created + settings.connectTimeout, "connect timeout")) }
         soonest = .soonest(soonest, backend.nextDeadline)
+        if let channelDeadline { soonest = .soonest(soonest, Deadline(channelDeadline, "SCTP")) }
         return .soonest(soonest, mediaDeadline)
+    }
+
+    private var channelDeadline: Instant? {
+        switch channel {
+        case .some(let channel): channel.nextDeadline
+        case .none: nil
+        }
     }
 
     private var mediaDeadline: Deadline? {

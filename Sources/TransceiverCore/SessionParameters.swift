@@ -2,6 +2,7 @@ import DTLS
 import ICE
 import Primitives
 import RTP
+import Realtime
 
 /// What signaling agreed on: everything a worker needs to bring a session to life.
 public struct SessionParameters: Sendable {
@@ -16,12 +17,16 @@ public struct SessionParameters: Sendable {
     public var fingerprints: [DTLSFingerprint]
     /// nil when the offer had no audio that we accept.
     public var audio: AudioParameters?
+    /// nil when the offer had no data channel section.
+    public var dataChannel: DataChannelParameters?
+    /// What the conversation begins with.
+    public var session: SessionObject
     /// From which the session's own random numbers come: tie-breaker, transaction ids, first sequence number and timestamp.
     public var seed: UInt64
 
     public init(
         id: UInt32, callID: String, local: ICECredentials, remote: ICECredentials, dtlsRole: DTLSRole, fingerprints: [DTLSFingerprint],
-        audio: AudioParameters?, seed: UInt64
+        audio: AudioParameters?, dataChannel: DataChannelParameters? = nil, session: SessionObject = SessionObject(), seed: UInt64
     ) {
         self.id = id
         self.callID = callID
@@ -30,6 +35,8 @@ public struct SessionParameters: Sendable {
         self.dtlsRole = dtlsRole
         self.fingerprints = fingerprints
         self.audio = audio
+        self.dataChannel = dataChannel
+        self.session = session
         self.seed = seed
     }
 }

@@ -188,7 +188,10 @@ extension SignalingDesk {
             audio: agreed.audio.map {
                 AudioParameters(
                     opusPayloadType: $0.opusPayloadType, ssrc: ssrc, cname: cname, maySend: $0.maySend, mayReceive: $0.mayReceive)
-            }, seed: seed)
+            },
+            dataChannel: agreed.dataChannel.map {
+                DataChannelParameters(peerPort: $0.peerSCTPPort, peerMaxMessageSize: $0.peerMaxMessageSize)
+            }, session: body.session, seed: seed)
         commands.append(AddressedCommand(worker: worker, command: .create(parameters)))
         return (call, agreed.answer)
     }

@@ -22,6 +22,8 @@ public struct WorkerCounters: Sendable {
     public var dropped = InlineArray<32, UInt64>(repeating: 0)
     /// By `ICEDropReason`: what `SessionDropReason.stunRefused` is made of.
     public var stunRefused = InlineArray<16, UInt64>(repeating: 0)
+    /// By `SCTPDropReason`.
+    public var sctpDropped = InlineArray<16, UInt64>(repeating: 0)
     public var audioPacketsReceived: UInt64 = 0
     public var audioPacketsSent: UInt64 = 0
     public var reportsReceived: UInt64 = 0

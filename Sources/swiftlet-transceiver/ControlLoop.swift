@@ -42,13 +42,16 @@ struct ControlLoop: ~Copyable {
     private let waker: Waker
     private let workers: [WorkerLink]
     private let startedAt: Instant
+    private let drainTime: Interval
+    /// Set while draining: when calls that still run are ended.
+    private var drainEnds: Instant?
 
     private static let signalTag: UInt64 = 2
     private static let wakerTag: UInt64 = 3
 
     init(
         listener: consuming StreamListener, desk: consuming SignalingDesk, signals: consuming SignalSource, waker: Waker,
-        workers: [WorkerLink], limits: HTTPLimits, connectionsMax: Int
+        workers: [WorkerLink], limits: HTTPLimits, connectionsMax: Int, drainTime: Interval
     ) throws(Errno) {
         var reactor = try Reactor(capacity: connectionsMax + 16)
         _ = try reactor.register(signals.descriptor, for: .readable, tag: Self.signalTag)
@@ -59,17 +62,43 @@ struct ControlLoop: ~Copyable {
         self.signals = signals
         self.waker = waker
         self.workers = workers
+        self.drainTime = drainTime
         startedAt = MonotonicClock.now()
     }
 
-    /// Serves until SIGTERM or SIGINT, then tells the workers to say goodbye to everybody.
+    /// Serves until the operator wants an end, then tells the workers to say goodbye to everybody.
+    ///
+    /// SIGINT ends at once. SIGTERM drains: new offers get 503, `/readyz` turns away, running calls go on until they end or the drain time is
+    /// over; a second SIGTERM ends at once.
     mutating func run() {
         while turn() {}
         desk.drain()
         for worker in workers { worker.send(.endAll(reason: .shutdown)) }
     }
 
-    /// One turn; false when the operator wants an end.
+    /// Takes the operator's signals; false when it is time to end.
+    private mutating func obeySignals(_ now: Instant) -> Bool {
+        while let signal = signals.next() {
+            switch signal {
+            case .hangup: continue
+            case .interrupt: return false
+            case .terminate:
+                guard drainEnds == nil else { return false }
+                drainEnds = now + drainTime
+                desk.drain()
+                for worker in workers { worker.send(.drain) }
+                say("swiftlet-transceiver: draining \(desk.callCount) calls, \(drainTime.milliseconds / 1000) s at most")
+            }
+        }
+        return true
+    }
+
+    private func isDrained(_ now: Instant) -> Bool {
+        guard let drainEnds else { return false }
+        return desk.callCount == 0 || now >= drainEnds
+    }
+
+    /// One turn; false when it is time to end.
     private mutating func turn() -> Bool {
         // Timeouts of idle connections are coarse: a look twice a second is enough.
         reactor.wait(until: MonotonicClock.now() + .milliseconds(workers.contains { $0.hasWaiting } ? 10 : 500))
@@ -77,7 +106,7 @@ struct ControlLoop: ~Copyable {
         while let event = reactor.nextEvent() {
             switch event.tag {
             case Self.signalTag:
-                while let signal = signals.next() { if signal != .hangup { return false } }
+                guard obeySignals(now) else { return false }
             case Self.wakerTag: waker.acknowledge()
             case Connections.listenerTag: connections.accept(&reactor, at: now)
             default: serve(event.tag, now)
@@ -87,7 +116,7 @@ struct ControlLoop: ~Copyable {
         while let next = desk.nextCommand() { workers[next.worker].send(next.command) }
         for worker in workers { worker.flush() }
         connections.advance(to: now, &reactor)
-        return true
+        return !isDrained(now)
     }
 
     private mutating func hearWorkers() {

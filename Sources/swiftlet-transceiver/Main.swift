@@ -84,7 +84,8 @@ import Trunk
                 fingerprint: certificate.fingerprint, callsMax: options.sessions * workers),
             codec: HintCodec(keys), random: Crypto.SystemEntropy())
         var control = try ControlLoop(
-            listener: listener, desk: desk, signals: signals, waker: waker, workers: links, limits: HTTPLimits(), connectionsMax: 1024)
+            listener: listener, desk: desk, signals: signals, waker: waker, workers: links, limits: HTTPLimits(), connectionsMax: 1024,
+            drainTime: options.drainTime)
         say("swiftlet-transceiver ready: signaling http://\(signaling)/, trunk \(trunk), \(workers) workers")
         control.run()
         for index in 0..<workers { if let thread = threads[index].take() { thread.join() } }

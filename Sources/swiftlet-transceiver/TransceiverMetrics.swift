@@ -1,6 +1,7 @@
 // What Prometheus reads at /metrics. Names carry their unit; a reason is a label, never a name.
 
 import Primitives
+import SCTP
 import HTTP
 import ICE
 import Telemetry
@@ -79,6 +80,10 @@ private func writeDrops(_ text: inout PrometheusText, _ workers: [WorkerCounters
     for reason in SessionDropReason.allCases {
         let count = workers.reduce(0) { $0 &+ $1.dropped[Int(reason.rawValue)] }
         text.sample(name, [("what", "datagram"), ("reason", snakeCase("\(reason)"))], count)
+    }
+    for reason in SCTPDropReason.allCases {
+        let count = workers.reduce(0) { $0 &+ $1.sctpDropped[Int(reason.rawValue)] }
+        text.sample(name, [("what", "sctp"), ("reason", snakeCase("\(reason)"))], count)
     }
     for reason in ICEDropReason.allCases {
         let count = workers.reduce(0) { $0 &+ $1.stunRefused[Int(reason.rawValue)] }

@@ -53,7 +53,7 @@ struct Supervisor: ~Copyable {
     /// What to tell the operator about a child that did not become ready. Ends all children.
     mutating func failure(_ index: Int) -> CommandError {
         let name = children[index].name
-        endAll()
+        endAll(SIGINT)
         return CommandError("\(name) did not start; what it said is above", status: 1)
     }
 
@@ -63,7 +63,13 @@ struct Supervisor: ~Copyable {
     /// may name a child that must read its files again.
     mutating func run(_ becameReady: (Int, String) -> Int?) {
         while true {
-            while let signal = signals.next() { if signal != .hangup { return endAll() } }
+            while let signal = signals.next() {
+                switch signal {
+                case .hangup: continue
+                case .interrupt: return endAll(SIGINT)
+                case .terminate: return endAll(SIGTERM)
+                }
+            }
             let now = MonotonicClock.now()
             for index in children.indices {
                 if let line = readyLine(index), let reader = becameReady(index, line) { signal(reader, SIGHUP) }
@@ -156,11 +162,12 @@ extension Supervisor {
         children[index].startAgainAt = now + wait
     }
 
-    /// SIGTERM to all, the transceiver first so that its goodbyes still find a relay; SIGKILL to who does not listen.
-    private mutating func endAll() {
+    /// Hands our own signal on, to the transceiver first, so that its goodbyes still find a relay; SIGKILL to who does not listen. With
+    /// SIGTERM the transceiver drains, and takes its time.
+    private mutating func endAll(_ number: CInt) {
         for index in children.indices.reversed() {
-            signal(index, SIGTERM)
-            let deadline = MonotonicClock.now() + Self.patience
+            signal(index, number)
+            let deadline = number == SIGTERM ? Instant.never : MonotonicClock.now() + Self.patience
             while children[index].process > 0, !hasEnded(index) {
                 _ = readyLine(index)
                 if MonotonicClock.now() > deadline { signal(index, SIGKILL) }
