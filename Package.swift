@@ -111,7 +111,10 @@ let package = Package(
         .testTarget(name: "EventLoopTests", dependencies: ["EventLoop", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "ConfigurationTests", dependencies: ["Configuration", "Telemetry", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "FlowCacheTests", dependencies: ["FlowCache", "TestSupport"], swiftSettings: shell),
-        .testTarget(name: "TransceiverTests", dependencies: ["TransceiverCore", "TestSupport"], swiftSettings: shell),
+        .testTarget(
+            name: "TransceiverTests",
+            dependencies: ["TransceiverCore", "Crypto", "DTLS", "HTTP", "ICE", "RoutingHint", "RTP", "SDP", "STUN", "Trunk", "TestSupport"],
+            swiftSettings: shell),
         .testTarget(name: "SimulationTests", dependencies: ["Simulation", "TestSupport"], swiftSettings: shell),
     ],
     swiftLanguageModes: [.v6]

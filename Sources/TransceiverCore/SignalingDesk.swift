@@ -178,13 +178,15 @@ extension SignalingDesk {
         } catch {
             throw Refusal(400, "The offer cannot be answered: \(error.message)", code: "invalid_offer", param: "sdp")
         }
+        // Before the call is in the list: an offer that is refused must not keep a place.
+        let fingerprints = try fingerprints(agreed)
         let call = Call(
             id: callID(worker, session, at: wall), worker: worker, session: session, remoteUfrag: agreed.iceUfrag,
             remotePassword: agreed.icePassword, mid: agreed.audio?.mid)
         calls.insert(call)
         let parameters = SessionParameters(
             id: session, callID: call.id, local: local, remote: ICECredentials(ufrag: agreed.iceUfrag, password: agreed.icePassword),
-            dtlsRole: agreed.weAreDTLSClient ? .client : .server, fingerprints: try fingerprints(agreed),
+            dtlsRole: agreed.weAreDTLSClient ? .client : .server, fingerprints: fingerprints,
             audio: agreed.audio.map {
                 AudioParameters(
                     opusPayloadType: $0.opusPayloadType, ssrc: ssrc, cname: cname, maySend: $0.maySend, mayReceive: $0.mayReceive)
