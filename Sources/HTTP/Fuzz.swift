@@ -33,6 +33,38 @@ private func conversation(_ bytes: RawSpan, cut: Int) -> [HTTPServerEvent] {
     return events
 }
 
+/// However the bytes of a server are cut into reads, the same response or failure comes out, and nothing after it.
+public func fuzzHTTPClient(_ bytes: RawSpan) {
+    guard bytes.byteCount <= 8192 else { return }
+    let cut = bytes.byteCount > 0 ? Int(bytes.byte(bytes.byteCount / 2)) % (bytes.byteCount + 1) : 0
+    for method in ["GET", "HEAD"] {
+        let whole = answer(to: method, bytes, cut: bytes.byteCount)
+        precondition(answer(to: method, bytes, cut: cut) == whole, "the place of a cut has changed what was read")
+        precondition(answer(to: method, bytes, cut: max(0, bytes.byteCount - 1)) == whole, "the last byte alone has changed what was read")
+        precondition(whole.count <= 2, "one request has more than a response and a failure")
+        if case .response(let response)? = whole.first { precondition(response.body.count <= bytes.byteCount) }
+    }
+}
+
+/// All events of a client that has sent one request and gets `bytes` in two reads and then the end, with early bytes of an upgrade
+/// put together with those that come behind it.
+private func answer(to method: String, _ bytes: RawSpan, cut: Int) -> [HTTPClientEvent] {
+    var connection = HTTPClientConnection(host: "h")
+    connection.send(method, "/", at: .zero)
+    var events: [HTTPClientEvent] = []
+    for part in [0..<cut, cut..<bytes.byteCount] {
+        if case .upgraded(let response, let early)? = events.last {
+            events[events.count - 1] = .upgraded(response, early: early + bytes.bytes(part).array)
+        } else {
+            connection.receive(bytes.bytes(part), at: .zero)
+        }
+        while let event = connection.nextEvent() { events.append(event) }
+    }
+    connection.receiveEnd(at: .zero)
+    while let event = connection.nextEvent() { events.append(event) }
+    return events
+}
+
 /// A form that can be read lies within its body, and reads the same when it is written again.
 public func fuzzMultipart(_ bytes: RawSpan) {
     guard bytes.byteCount <= 8192, let form = try? MultipartForm(parsing: bytes, contentType: "multipart/form-data; boundary=b") else {

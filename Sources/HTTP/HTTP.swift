@@ -11,7 +11,7 @@ import Primitives
 
 /// What a server connection accepts. The defaults are those of signaling.
 public struct HTTPLimits: Sendable {
-    /// The request line's target.
+    /// The request line's target. The whole line may be longer by what a method and a version take.
     public var targetBytes = 2_048
     /// One header field line. Wider than the target: a browser sends the cookies of every port of one host.
     public var fieldBytes = 8_192
@@ -31,6 +31,9 @@ public struct HTTPLimits: Sendable {
     public var requests = 1_000
 
     public init() {}
+
+    /// Method (32), two spaces, version (8) and CR LF beside the target, rounded up.
+    var requestLineBytes: Int { targetBytes + 64 }
 
     /// All that can wait unread in a connection: a whole request and the beginning of the next one.
     var inputBytes: Int { headBytes + bodyBytes + 4_096 }
@@ -57,21 +60,22 @@ public enum HTTPFailure: UInt8, Error, CaseIterable, Sendable {
     }
 
     /// One sentence for the person at the other end: what to change.
-    public var message: String {
+    public func message(_ limits: HTTPLimits = HTTPLimits()) -> String {
         switch self {
         case .badRequestLine: "The request line must be METHOD SP target SP HTTP/1.1, ended by CR LF."
         case .badTarget: "The request target must be a path of visible ASCII characters with complete percent escapes."
         case .badHeaderField: "A header field must be NAME: value on one line, without control characters, ended by CR LF."
-        case .badHost: "An HTTP/1.1 request must carry exactly one Host field."
+        case .badHost: "An HTTP/1.1 request must carry exactly one Host field, a name or address with or without a port."
         case .badContentLength: "Send exactly one Content-Length field, a decimal number."
         case .ambiguousLength: "Send either Content-Length or Transfer-Encoding, not both, and Transfer-Encoding only with HTTP/1.1."
         case .badChunk: "The chunked body is malformed; extensions and trailer fields are not accepted."
         case .unsupportedVersion: "Use HTTP/1.1."
         case .unsupportedTransferEncoding: "The only transfer coding understood is 'chunked'."
         case .unsupportedExpectation: "The only expectation understood is '100-continue'."
-        case .targetTooLong: "The request target is longer than 2 KiB."
-        case .headTooLarge: "The request head is larger than 16 KiB, has a field longer than 8 KiB, or has more than 100 fields."
-        case .bodyTooLarge: "The request body is larger than 64 KiB."
+        case .targetTooLong: "The request target is longer than \(limits.targetBytes) bytes."
+        case .headTooLarge:
+            "The request head may have \(limits.headBytes) bytes, \(limits.fieldBytes) in one field, and \(limits.headerFields) fields."
+        case .bodyTooLarge: "The request body is larger than \(limits.bodyBytes) bytes."
         case .headTimeout: "The request head did not arrive in time."
         case .bodyTimeout: "The request body did not arrive in time."
         case .tooMuchInput: "More requests were sent ahead than are kept; wait for a response first."

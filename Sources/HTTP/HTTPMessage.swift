@@ -133,10 +133,10 @@ func hexDigit(_ byte: UInt8) -> UInt8? {
     }
 }
 
-/// Decodes `a=1&b=2` (at most 100 items); nil on a bad escape.
+/// Decodes `a=1&b=2`; nil on a bad escape. The limit of the target is the limit of the items.
 func queryItems(_ query: some StringProtocol) -> [HTTPQueryItem]? {
     var items: [HTTPQueryItem] = []
-    for part in query.split(separator: "&", maxSplits: 100) {
+    for part in query.split(separator: "&") {
         let pieces = part.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
         guard let name = percentDecoded(pieces[0], plusIsSpace: true),
             let value = percentDecoded(pieces.count > 1 ? pieces[1] : "", plusIsSpace: true)

@@ -31,14 +31,17 @@ public struct HTTPServerConnection: Sendable {
 
     private let limits: HTTPLimits
     private var state = State.idle
-    private var input: [UInt8] = []
-    /// How far the search for the end of a head has come, so that a slow head is not searched again from its start.
-    private var searched = 0
+    private var input = InputBuffer()
+    private var headSearch = HeadSearch()
+    /// An empty line was passed over before the request that comes.
+    private var hasPassedEmptyLine = false
     private var events: [HTTPServerEvent] = []
     private var outgoing = OutputBuffer()
     private var timeout: Deadline
     private var requests = 0
     private var peerHasClosed = false
+    /// The peer was refused and may still be sending: it must be heard out, see `close`.
+    private var lingers = false
 
     public init(limits: HTTPLimits = HTTPLimits(), at now: Instant) {
         self.limits = limits
@@ -57,13 +60,14 @@ extension HTTPServerConnection {
         default: break
         }
         guard input.count + bytes.byteCount <= limits.inputBytes else { return refuse(.tooMuchInput, at: now) }
-        for index in 0..<bytes.byteCount { input.append(bytes.byte(index)) }
+        input.append(bytes)
         proceed(at: now)
     }
 
     /// The peer will send nothing more.
     public mutating func receiveEnd(at now: Instant) {
         peerHasClosed = true
+        lingers = false
         switch state {
         case .responding, .streaming: events.append(.peerClosed)
         case .upgraded: break
@@ -79,7 +83,10 @@ extension HTTPServerConnection {
         case .head: refuse(.headTimeout, at: now)
         case .body, .chunks: refuse(.bodyTimeout, at: now)
         case .idle: close(at: now)
-        case .closing: outgoing.removeAll()
+        case .closing:
+            outgoing.removeAll()
+            lingers = false
+            timeout = .none
         case .responding, .streaming, .upgraded: break
         }
     }
@@ -89,7 +96,8 @@ extension HTTPServerConnection {
     /// False while a request is out and enough of the next one waits: do not read the socket then, TCP will hold the peer back.
     public var wantsInput: Bool {
         switch state {
-        case .closing, .upgraded: false
+        case .closing: lingers
+        case .upgraded: false
         case .responding, .streaming: input.count < 4_096
         default: true
         }
@@ -99,24 +107,26 @@ extension HTTPServerConnection {
         while true {
             switch state {
             case .idle:
-                // RFC 9112 §2.2: an empty line before a request is passed over.
-                while input.starts(with: [0x0D, 0x0A]) { input.removeFirst(2) }
-                guard let first = input.first, !(first == 0x0D && input.count == 1) else { return }
+                // RFC 9112 §2.2: an empty line before a request is passed over; one, not a flood of them.
+                if !hasPassedEmptyLine, input.starts(with: [0x0D, 0x0A]) {
+                    input.removeFirst(2)
+                    hasPassedEmptyLine = true
+                }
+                guard !input.isEmpty, !(!hasPassedEmptyLine && input.count == 1 && input[0] == 0x0D) else { return }
                 state = .head
-                searched = 0
+                headSearch = HeadSearch()
                 timeout = Deadline(now + limits.headTime, "HTTP head")
             case .head:
                 guard readHead(at: now) else { return }
             case .body(var head):
                 guard case .length(let length) = head.framing, input.count >= length else { return }
-                head.request.body = Array(input.prefix(length))
-                input.removeFirst(length)
+                head.request.body = input.take(length)
                 deliver(head.request)
             case .chunks(var head, var decoder):
-                var place = 0
+                // So that `decoder` is the body's only owner and adds to it in place.
+                state = .idle
                 let isComplete: Bool
-                do { isComplete = try decoder.consume(input, from: &place) } catch { return refuse(error, at: now) }
-                input.removeFirst(place)
+                do { isComplete = try decoder.consume(input.bytes, from: &input.start) } catch { return refuse(error, at: now) }
                 state = .chunks(head, decoder)
                 guard isComplete else { return }
                 head.request.body = decoder.body
@@ -128,16 +138,18 @@ extension HTTPServerConnection {
 
     /// Looks for the end of the head; true when the state moved on.
     private mutating func readHead(at now: Instant) -> Bool {
-        guard let end = endOfHead() else {
-            if input.count > limits.headBytes { refuse(lineIsTooLong ? .targetTooLong : .headTooLarge, at: now) }
+        let end = headSearch.end(in: input)
+        // The first line's limit holds before the rest of the head has come.
+        guard input.count < limits.requestLineBytes || input.contains(0x0A, inFirst: limits.requestLineBytes) else {
+            refuse(.targetTooLong, at: now)
             return false
         }
-        guard end <= limits.headBytes else {
+        guard (end ?? input.count) <= limits.headBytes else {
             refuse(.headTooLarge, at: now)
             return false
         }
-        let bytes = Array(input.prefix(end))
-        input.removeFirst(end)
+        guard let end else { return false }
+        let bytes = input.take(end)
         do {
             let head = try RequestHead(parsing: bytes, limits: limits)
             timeout = Deadline(now + limits.bodyTime, "HTTP body")
@@ -156,25 +168,9 @@ extension HTTPServerConnection {
         }
     }
 
-    /// The offset just after CR LF CR LF. A bare LF pair also ends the search: the parser then refuses it at once instead of
-    /// letting the peer wait for its timeout.
-    private mutating func endOfHead() -> Int? {
-        var index = searched
-        while index < input.count {
-            if input[index] == 0x0A, index >= 1 {
-                if input[index - 1] == 0x0A { return index + 1 }
-                if index >= 3, input[index - 1] == 0x0D, input[index - 2] == 0x0A { return index + 1 }
-            }
-            index += 1
-        }
-        searched = index
-        return nil
-    }
-
-    private var lineIsTooLong: Bool { !input.prefix(limits.targetBytes).contains(0x0A) }
-
     private mutating func deliver(_ request: HTTPRequest) {
         requests += 1
+        hasPassedEmptyLine = false
         let keepsAlive = request.keepsAlive && requests < limits.requests
         state = .responding(isHead: request.method == "HEAD", keepsAlive: keepsAlive, isHTTP10: request.isHTTP10)
         timeout = .none
@@ -182,16 +178,19 @@ extension HTTPServerConnection {
     }
 
     private mutating func refuse(_ failure: HTTPFailure, at now: Instant) {
-        let response = HTTPResponse.error(failure.status, failure.message, code: failure.code)
+        let response = HTTPResponse.error(failure.status, failure.message(limits), code: failure.code)
         writeHead(response, length: response.body.count, keepsAlive: false)
         outgoing.append(response.body)
         events.append(.refused(failure))
+        lingers = !peerHasClosed
         close(at: now)
     }
 
+    /// RFC 9112 §9.6: a socket that is closed while bytes wait to be read resets the connection, and the reset can overtake the
+    /// refusal that was just written. So a refused peer is heard out, for `closingTime` at most, and what it says is dropped.
     private mutating func close(at now: Instant) {
         state = .closing
-        input = []
+        input = InputBuffer()
         timeout = Deadline(now + limits.closingTime, "HTTP closing")
     }
 }
@@ -201,11 +200,11 @@ extension HTTPServerConnection {
 extension HTTPServerConnection {
     /// Answers the request that is out. Ignored when none is (its connection was refused or lost meanwhile).
     public mutating func send(_ response: HTTPResponse, at now: Instant) {
-        guard case .responding(let isHead, let keepsAlive, _) = state else { return }
+        guard case .responding(let isHead, let keepsAlive, let isHTTP10) = state else { return }
         // RFC 9110 §8.6: no Content-Length in 1xx and 204.
         let hasBody = response.status >= 200 && response.status != 204 && response.status != 304
-        let stays = keepsAlive && !peerHasClosed && !response.headers.contains("close", in: "Connection")
-        writeHead(response, length: hasBody ? response.body.count : nil, keepsAlive: stays)
+        let stays = keepsAlive && mayGoOn && !response.headers.contains("close", in: "Connection")
+        writeHead(response, length: hasBody ? response.body.count : nil, keepsAlive: stays, isHTTP10: isHTTP10)
         if hasBody, !isHead { outgoing.append(response.body) }
         finishResponse(keepsAlive: stays, at: now)
     }
@@ -233,7 +232,7 @@ extension HTTPServerConnection {
     public mutating func endStream(at now: Instant) {
         guard case .streaming(let isChunked, let isHead, let keepsAlive) = state else { return }
         if isChunked, !isHead { outgoing.append("0\r\n\r\n".utf8) }
-        finishResponse(keepsAlive: keepsAlive && !peerHasClosed, at: now)
+        finishResponse(keepsAlive: keepsAlive && mayGoOn, at: now)
     }
 
     /// Answers 101 and leaves HTTP (RFC 9110 §7.8). Returns the bytes that already came after the request: they belong to the
@@ -245,9 +244,7 @@ extension HTTPServerConnection {
         for field in headers.fields { fields.add(field.name, field.value) }
         outgoing.append(fields)
         state = .upgraded
-        let rest = input
-        input = []
-        return rest
+        return input.takeAll()
     }
 
     /// Begins to close: lets what is written go out, takes nothing more. For a drain.
@@ -269,10 +266,14 @@ extension HTTPServerConnection {
     /// The socket took `count` bytes of `output`.
     public mutating func outputSent(_ count: Int, at now: Instant) { outgoing.discard(count) }
 
-    /// The socket can be closed: everything is said. Never true after an upgrade.
+    /// Everything is said and the peer has been refused: close the socket's writing side, so that the peer sees the end, and go on
+    /// reading until `isFinished`.
+    public var wantsHalfClose: Bool { lingers && outgoing.count == 0 }
+
+    /// The socket can be closed: everything is said, and a refused peer was heard out. Never true after an upgrade.
     public var isFinished: Bool {
         guard case .closing = state else { return false }
-        return outgoing.count == 0
+        return outgoing.count == 0 && !lingers
     }
 
     public var isUpgraded: Bool {
@@ -285,51 +286,25 @@ extension HTTPServerConnection {
         state = .idle
         timeout = Deadline(now + limits.idleTime, "HTTP idle")
         proceed(at: now)
+        guard peerHasClosed else { return }
+        // What the peer sent before it closed its side was another request, or the beginning of one that will never end.
+        switch state {
+        case .idle, .head, .body, .chunks: close(at: now)
+        case .responding, .streaming, .upgraded, .closing: break
+        }
     }
 
-    private mutating func writeHead(_ response: HTTPResponse, length: Int?, keepsAlive: Bool) {
+    /// Another request can come, or has come already.
+    private var mayGoOn: Bool { !peerHasClosed || !input.isEmpty }
+
+    private mutating func writeHead(_ response: HTTPResponse, length: Int?, keepsAlive: Bool, isHTTP10: Bool = false) {
         outgoing.append("HTTP/1.1 \(response.status) \(reasonPhrase(response.status))\r\n".utf8)
         var headers = response.headers
         for name in ["Content-Length", "Connection"] { headers.remove(name) }
         if let length { headers.add("Content-Length", String(length)) }
         if !keepsAlive { headers.add("Connection", "close") }
+        // RFC 9112 §C.2.2: who asked for it in HTTP/1.0 must be told.
+        if keepsAlive, isHTTP10 { headers.add("Connection", "keep-alive") }
         outgoing.append(headers)
-    }
-}
-
-/// Bytes on their way to a socket.
-struct OutputBuffer: Sendable {
-    private var bytes: [UInt8] = []
-    private var sent = 0
-
-    var count: Int { bytes.count - sent }
-
-    var unsent: RawSpan {
-        @_lifetime(borrow self)
-        borrowing get { unsafe bytes.span.bytes.extracting(sent..<bytes.count) }
-    }
-
-    mutating func append(_ more: some Sequence<UInt8>) { bytes += more }
-
-    /// Fields and the empty line that ends a head.
-    mutating func append(_ headers: HTTPHeaders) {
-        headers.write(to: &bytes)
-        bytes += [0x0D, 0x0A]
-    }
-
-    mutating func discard(_ count: Int) {
-        sent += min(max(count, 0), self.count)
-        // Moving the rest to the front only when at least half is gone keeps the cost per byte constant.
-        if sent == bytes.count {
-            removeAll()
-        } else if sent > 65_536, sent > bytes.count / 2 {
-            bytes.removeFirst(sent)
-            sent = 0
-        }
-    }
-
-    mutating func removeAll() {
-        bytes.removeAll(keepingCapacity: bytes.capacity <= 65_536)
-        sent = 0
     }
 }

@@ -6,9 +6,9 @@ public enum MultipartError: Error, Sendable, Equatable {
     case boundary
     /// The body does not begin with the boundary, or does not end with it.
     case notDelimited
-    /// A part's header lines are not closed by an empty line, are not UTF-8, or are too long.
+    /// A part's header lines are not closed by an empty line, are not UTF-8, have control characters, or are too long.
     case partHead
-    /// A part without `Content-Disposition: form-data; name="…"`.
+    /// A part without exactly one `Content-Disposition: form-data; name="…"`.
     case unnamed
     case tooManyParts
 
@@ -44,14 +44,15 @@ public struct MultipartForm: Sendable, Equatable {
     /// - Parameter contentType: the value of the Content-Type header.
     public init(parsing body: RawSpan, contentType: String) throws(MultipartError) {
         let parameters = HeaderParameters(contentType)
-        guard equalIgnoringCase(parameters.value, "multipart/form-data"), let boundary = parameters["boundary"],
-            (1...70).contains(boundary.utf8.count), boundary.utf8.allSatisfy({ $0 >= 0x20 && $0 < 0x7F })
+        guard equalIgnoringCase(parameters.value, "multipart/form-data"), !parameters.isAmbiguous("boundary"),
+            let boundary = parameters["boundary"], (1...70).contains(boundary.utf8.count),
+            boundary.utf8.allSatisfy({ $0 >= 0x20 && $0 < 0x7F })
         else { throw .boundary }
         let delimiter = Array("\r\n--\(boundary)".utf8)
-        // The first boundary has no line before it.
+        // The first boundary has no line before it, or an empty one.
         let opening = Array(delimiter.dropFirst(2))
-        guard holds(opening, in: body, at: 0) else { throw .notDelimited }
-        var position = opening.count
+        guard holds(opening, in: body, at: 0) || holds(delimiter, in: body, at: 0) else { throw .notDelimited }
+        var position = holds(delimiter, in: body, at: 0) ? delimiter.count : opening.count
         while true {
             if Self.has("--", at: position, in: body) { return }
             guard let start = Self.afterLineEnd(position, in: body), let end = find(delimiter, in: body, from: start - 2) else {
@@ -81,13 +82,22 @@ public struct MultipartForm: Sendable, Equatable {
         else { throw .partHead }
         var disposition: HeaderParameters?
         var type: String?
-        for line in head.split(separator: "\r\n") {
-            guard let colon = line.firstIndex(of: ":") else { throw .partHead }
-            let value = String(line[line.index(after: colon)...])
-            if equalIgnoringCase(line[..<colon], "Content-Disposition") { disposition = HeaderParameters(value) }
-            if equalIgnoringCase(line[..<colon], "Content-Type") { type = trimmed(value) }
+        var lines = LineReader(Array(head.utf8) + [0x0D, 0x0A])
+        while let line = lines.next() {
+            // The line end of a head without any field.
+            guard !line.isEmpty else { continue }
+            let field: (name: String, value: String)
+            do { field = try headerField(line) } catch { throw .partHead }
+            if equalIgnoringCase(field.name, "Content-Disposition") {
+                guard disposition == nil else { throw .unnamed }
+                disposition = HeaderParameters(field.value)
+            }
+            if equalIgnoringCase(field.name, "Content-Type") { type = field.value }
         }
-        guard let disposition, equalIgnoringCase(disposition.value, "form-data"), let name = disposition["name"] else { throw .unnamed }
+        guard lines.isWellFormed else { throw .partHead }
+        guard let disposition, equalIgnoringCase(disposition.value, "form-data"), let name = disposition["name"],
+            !disposition.isAmbiguous("name")
+        else { throw .unnamed }
         return Part(name: name, filename: disposition["filename"], type: type, body: body.bytes(headEnd + 4..<end).array)
     }
 }
@@ -106,44 +116,4 @@ private func holds(_ needle: [UInt8], in body: RawSpan, at position: Int) -> Boo
     guard position + needle.count <= body.byteCount else { return false }
     for offset in 0..<needle.count where body.byte(position + offset) != needle[offset] { return false }
     return true
-}
-
-/// `value; name=token; name="quoted \" text"`, the form of several headers (RFC 9110 §5.6.6).
-struct HeaderParameters {
-    let value: String
-    private var parameters: [(name: String, value: String)] = []
-
-    subscript(name: String) -> String? { parameters.first { equalIgnoringCase($0.name, name) }?.value }
-
-    init(_ text: String) {
-        var rest = text[...]
-        value = trimmed(rest.prefix { $0 != ";" })
-        rest = rest.drop { $0 != ";" }.dropFirst()
-        while !rest.isEmpty {
-            let name = trimmed(rest.prefix { $0 != "=" && $0 != ";" })
-            rest = rest.drop { $0 != "=" && $0 != ";" }
-            guard rest.first == "=" else {
-                rest = rest.dropFirst()
-                continue
-            }
-            rest = rest.dropFirst().drop { $0 == " " }
-            let value = Self.takeValue(&rest)
-            parameters.append((name, value))
-            rest = rest.drop { $0 != ";" }.dropFirst()
-        }
-    }
-
-    private static func takeValue(_ rest: inout Substring) -> String {
-        guard rest.first == "\"" else {
-            let token = rest.prefix { $0 != ";" }
-            rest = rest[token.endIndex...]
-            return trimmed(token)
-        }
-        rest = rest.dropFirst()
-        var value = ""
-        while let character = rest.popFirst(), character != "\"" {
-            if character == "\\", let escaped = rest.popFirst() { value.append(escaped) } else { value.append(character) }
-        }
-        return value
-    }
 }

@@ -18,16 +18,10 @@ struct RequestHead {
         var lines = LineReader(bytes)
         guard let requestLine = lines.next() else { throw .badRequestLine }
         let (method, target, isHTTP10) = try Self.requestLine(requestLine, limits)
-        var headers = HTTPHeaders()
-        while let line = lines.next(), !line.isEmpty {
-            guard line.count <= limits.fieldBytes, headers.fields.count < limits.headerFields else { throw .headTooLarge }
-            let (name, value) = try Self.field(line)
-            headers.add(name, value)
-        }
-        guard lines.isWellFormed else { throw .badHeaderField }
+        let headers = try headerFields(&lines, limits)
 
         let hosts = headers.all("Host")
-        guard hosts.count == 1 || (hosts.isEmpty && isHTTP10) else { throw .badHost }
+        guard hosts.count == 1 || (hosts.isEmpty && isHTTP10), hosts.allSatisfy(Self.isHost) else { throw .badHost }
         framing = try Self.framing(headers, isHTTP10: isHTTP10, limits)
         let expectations = headers.all("Expect")
         guard expectations.allSatisfy({ equalIgnoringCase($0, "100-continue") }) else { throw .unsupportedExpectation }
@@ -66,40 +60,68 @@ struct RequestHead {
         return (method, target, version[7] == UInt8(ascii: "0"))
     }
 
-    /// One field line. No white space may stand before the colon (RFC 9112 §5.1), and a line that begins with white space is the
-    /// obsolete folding (§5.2): its name is no token, so it fails here too.
-    private static func field(_ line: ArraySlice<UInt8>) throws(HTTPFailure) -> (String, String) {
-        guard let colon = line.firstIndex(of: UInt8(ascii: ":")), colon > line.startIndex else { throw .badHeaderField }
-        let name = line[..<colon]
-        let value = line[(colon + 1)...]
-        guard name.allSatisfy(isTokenCharacter) else { throw .badHeaderField }
-        guard value.allSatisfy({ ($0 >= 0x20 && $0 != 0x7F) || $0 == 0x09 }) else { throw .badHeaderField }
-        return (String(decoding: name, as: UTF8.self), trimmed(String(decoding: value, as: UTF8.self)))
+    /// The characters of RFC 3986 §3.2.2 and a port; not its grammar, because nobody here routes by it.
+    private static func isHost(_ value: String) -> Bool {
+        value.utf8.allSatisfy { byte in
+            switch byte {
+            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"): true
+            default: "-._~!$&'()*+;=:[]%".utf8.contains(byte)
+            }
+        }
     }
 
     private static func framing(_ headers: HTTPHeaders, isHTTP10: Bool, _ limits: HTTPLimits) throws(HTTPFailure) -> BodyFraming {
-        let lengths = headers.all("Content-Length")
-        let codings = headers.all("Transfer-Encoding")
-        if !codings.isEmpty {
-            guard lengths.isEmpty, !isHTTP10 else { throw .ambiguousLength }
-            guard codings.count == 1, equalIgnoringCase(codings[0], "chunked") else { throw .unsupportedTransferEncoding }
-            return .chunked
-        }
-        guard lengths.count <= 1 else { throw .badContentLength }
-        guard let text = lengths.first else { return .length(0) }
-        guard !text.isEmpty, text.utf8.allSatisfy({ $0 >= UInt8(ascii: "0") && $0 <= UInt8(ascii: "9") }) else { throw .badContentLength }
-        // Digits that overflow are a number that is too large, not one that is malformed.
-        guard let length = Int(text), length <= limits.bodyBytes else { throw .bodyTooLarge }
-        return .length(length)
+        try declaredFraming(headers, isHTTP10: isHTTP10, limits) ?? .length(0)
     }
 
     private static func pathAndQuery(_ target: String) throws(HTTPFailure) -> (String, [HTTPQueryItem]) {
-        let withoutFragment = target.prefix { $0 != "#" }
-        let parts = withoutFragment.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
+        // RFC 9112 §3.2: a fragment is never sent.
+        guard !target.utf8.contains(UInt8(ascii: "#")) else { throw .badTarget }
+        let parts = target.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
         guard let first = parts.first, let path = percentDecoded(first), let query = queryItems(parts.count > 1 ? parts[1] : "")
         else { throw .badTarget }
         return (path, query)
     }
+}
+
+/// The lines behind the first one, up to the empty line.
+func headerFields(_ lines: inout LineReader, _ limits: HTTPLimits) throws(HTTPFailure) -> HTTPHeaders {
+    var headers = HTTPHeaders()
+    while let line = lines.next(), !line.isEmpty {
+        guard line.count <= limits.fieldBytes, headers.fields.count < limits.headerFields else { throw .headTooLarge }
+        let (name, value) = try headerField(line)
+        headers.add(name, value)
+    }
+    guard lines.isWellFormed else { throw .badHeaderField }
+    return headers
+}
+
+/// One field line. No white space may stand before the colon (RFC 9112 §5.1), and a line that begins with white space is the
+/// obsolete folding (§5.2): its name is no token, so it fails here too.
+func headerField(_ line: ArraySlice<UInt8>) throws(HTTPFailure) -> (String, String) {
+    guard let colon = line.firstIndex(of: UInt8(ascii: ":")), colon > line.startIndex else { throw .badHeaderField }
+    let name = line[..<colon]
+    let value = line[(colon + 1)...]
+    guard name.allSatisfy(isTokenCharacter) else { throw .badHeaderField }
+    guard value.allSatisfy({ ($0 >= 0x20 && $0 != 0x7F) || $0 == 0x09 }) else { throw .badHeaderField }
+    return (String(decoding: name, as: UTF8.self), trimmed(String(decoding: value, as: UTF8.self)))
+}
+
+/// What a head says about the length of its body (RFC 9112 §6.3); nil when it says nothing.
+func declaredFraming(_ headers: HTTPHeaders, isHTTP10: Bool, _ limits: HTTPLimits) throws(HTTPFailure) -> BodyFraming? {
+    let lengths = headers.all("Content-Length")
+    let codings = headers.all("Transfer-Encoding")
+    if !codings.isEmpty {
+        guard lengths.isEmpty, !isHTTP10 else { throw .ambiguousLength }
+        guard codings.count == 1, equalIgnoringCase(codings[0], "chunked") else { throw .unsupportedTransferEncoding }
+        return .chunked
+    }
+    guard lengths.count <= 1 else { throw .badContentLength }
+    guard let text = lengths.first else { return nil }
+    guard !text.isEmpty, text.utf8.allSatisfy({ $0 >= UInt8(ascii: "0") && $0 <= UInt8(ascii: "9") }) else { throw .badContentLength }
+    // Digits that overflow are a number that is too large, not one that is malformed.
+    guard let length = Int(text), length <= limits.bodyBytes else { throw .bodyTooLarge }
+    return .length(length)
 }
 
 /// Takes a head apart at CR LF. A bare CR or LF inside a line is a malformed line (RFC 9112 §2.2 lets us refuse it).

@@ -46,6 +46,7 @@ final class ClientConnection {
             }
         }
         want(.readable, &reactor, false)
+        if http.wantsHalfClose { socket.finishWriting() }
         return !http.isFinished
     }
 
