@@ -84,7 +84,9 @@ extension OptionValues {
     }
 
     private func address(_ value: Given) throws(ConfigurationError) -> SocketAddress {
-        guard let address = SocketAddress(value.text) else {
+        // The one name that needs no resolver.
+        let text = value.text.hasPrefix("localhost:") ? "127.0.0.1:" + value.text.dropFirst(10) : value.text
+        guard let address = SocketAddress(text) else {
             throw refused(value, "an IP address and a port, such as 192.0.2.1:3478 or [2001:db8::1]:3478; port 0 lets the kernel choose")
         }
         return address

@@ -48,6 +48,10 @@ private func complaint(_ arguments: [String], environment: [String: String] = [:
         #expect(file.advertise == wanted)
     }
 
+    @Test func `localhost is an address`() throws {
+        #expect(try transceiver(required + ["--signaling", "localhost:81"]).signaling == SocketAddress("127.0.0.1:81"))
+    }
+
     @Test func `the id is an address or a number`() throws {
         #expect(try transceiver(required + ["--id", "10.0.0.5"]).id == 0x0A00_0005)
         #expect(try transceiver(required + ["--id", "7"]).id == 7)
