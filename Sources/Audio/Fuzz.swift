@@ -27,3 +27,40 @@ public func fuzzOpusPacket(_ bytes: RawSpan) {
     try? decoder.recover(from: bytes, into: &frame)
     try? decoder.conceal(into: &frame)
 }
+
+/// A peer that says anything of sequence numbers, timestamps and sources, at any time, cannot make the jitter buffer trap, grow, or fall
+/// silent. Each step of the script is eight bytes: what, sequence (2), timestamp (3), time, payload.
+public func fuzzJitterBuffer(_ bytes: RawSpan) {
+    var buffer = JitterBuffer()
+    var now = Instant.zero + .seconds(1_000)
+    var sequence: Int64 = 1 << 20
+    var timestamp: UInt32 = 0
+    let payload = SampleBuffer<UInt8>(count: 1_300, repeating: 0x08)
+    var packet = InlineArray<1_500, UInt8>(repeating: 0)
+    var at = 0
+    while at + 8 <= bytes.byteCount {
+        let what = bytes.byte(at)
+        sequence += what & 1 == 0 ? 1 : Int64(Int16(bitPattern: bytes.u16(at + 1)))
+        timestamp &+= what & 2 == 0 ? 960 : bytes.u32(at + 2) << (what >> 4)
+        let length = what & 4 == 0 ? Int(bytes.byte(at + 7)) : Int(bytes.byte(at + 7)) * 5
+        _ = buffer.receive(
+            payload.span(0..<length).bytes, sequence: sequence, timestamp: timestamp, source: what & 0xF8 == 0xF8 ? 2 : 1, at: now,
+            redundant: what & 8 != 0)
+        now = now + .milliseconds(Int64(bytes.byte(at + 6)) << (what & 0x80 == 0 ? 0 : 4))
+        var frames = 0
+        var span = packet.mutableSpan
+        while true {
+            let frame = span.withUnsafeMutableBytes { raw in
+                var output = OutputRawSpan(buffer: raw, initializedCount: 0)
+                return buffer.nextFrame(into: &output, at: now)
+            }
+            guard let frame else { break }
+            precondition(frame.samples > 0 && frame.samples <= MediaClock.longestPacket && frame.samples % 120 == 0)
+            frames += 1
+            // A second of lag in the shortest packets, and whatever waited.
+            precondition(frames < 1_000, "the jitter buffer never stops")
+        }
+        precondition(buffer.nextDeadline.instant > now)
+        at += 8
+    }
+}
