@@ -113,7 +113,9 @@ let package = Package(
         .testTarget(name: "FlowCacheTests", dependencies: ["FlowCache", "TestSupport"], swiftSettings: shell),
         .testTarget(
             name: "TransceiverTests",
-            dependencies: ["TransceiverCore", "Crypto", "DTLS", "HTTP", "ICE", "RoutingHint", "RTP", "SDP", "STUN", "Trunk", "TestSupport"],
+            dependencies: [
+                "TransceiverCore", "Crypto", "DTLS", "HTTP", "ICE", "RoutingHint", "RTP", "SDP", "STUN", "Trunk", "TestSupport",
+            ],
             swiftSettings: shell),
         .testTarget(name: "SimulationTests", dependencies: ["Simulation", "TestSupport"], swiftSettings: shell),
     ],
