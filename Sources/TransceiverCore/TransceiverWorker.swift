@@ -33,13 +33,18 @@ public struct TransceiverWorker: ~Copyable {
     private let dtls: DTLSContext
     private var events: [WorkerEvent] = []
     private var draining = false
-    private var probe: PendingPong?
+    private var pongs: Slab<PendingPong>
+    private var pongCount = 0
     public private(set) var counters = WorkerCounters()
 
-    private struct PendingPong {
-        var probe: TrunkProbe
-        var header: TrunkHeader
-        var hop: SocketAddress
+    /// Pings answered in one turn; the rest of a flood of them is not.
+    public static let pongsPerTurn = 16
+
+    // Not private: the compiler (6.3.1) breaks on `Slab` of a private type in a public struct.
+    struct PendingPong {
+        var probe = TrunkProbe(sentAt: 0, sequence: 0, state: .serving)
+        var header = TrunkHeader(kind: .pong, worker: 0, cluster: 0, transceiver: 0, ingressRelay: 0, ingressWorker: 0)
+        var hop = SocketAddress(.v4Any, port: 0)
     }
 
     /// - Parameters:
@@ -57,6 +62,7 @@ public struct TransceiverWorker: ~Copyable {
         timers = TimerWheel(capacity: capacity, now: now)
         trains = TrunkTrains(capacity: trainsMax, mtu: mtu, key: key)
         scratch = ByteSlab(count: 2, slotSize: Session.datagramMax)
+        pongs = Slab(count: Self.pongsPerTurn) { _ in PendingPong() }
     }
 
     public var sessionCount: Int { sessions.count }
@@ -88,8 +94,9 @@ extension TransceiverWorker {
                 receive(record.payload, session: record.session, on: path, at: now)
             }
         case .ping:
-            guard let asked = frame.probe else { return }
-            probe = PendingPong(probe: asked, header: header, hop: hop)
+            guard let asked = frame.probe, pongCount < pongs.count else { return }
+            pongs[pongCount] = PendingPong(probe: asked, header: header, hop: hop)
+            pongCount += 1
         case .transceiverData, .confirm, .gone, .pong:
             counters.framesForOthers += 1
         }
@@ -168,17 +175,15 @@ extension TransceiverWorker {
 extension TransceiverWorker {
     /// What `nextTransmit` will give, for a caller who must know before it writes.
     public func peekTransmit() -> TrunkTransmit? {
-        if let probe { return TrunkTransmit(destination: probe.hop, segmentSize: 0, frames: 1, records: 1) }
-        return trains.peek()
+        guard pongCount > 0 else { return trains.peek() }
+        return TrunkTransmit(destination: pongs[pongCount - 1].hop, segmentSize: 0, frames: 1, records: 1)
     }
 
     /// Takes the next train for a relay; call after every turn until nil.
     public mutating func nextTransmit(into packet: inout OutputRawSpan) -> TrunkTransmit? {
-        if let pong = probe {
-            probe = nil
-            return write(pong, into: &packet)
-        }
-        return trains.nextTransmit(into: &packet)
+        guard pongCount > 0 else { return trains.nextTransmit(into: &packet) }
+        pongCount -= 1
+        return write(pongs[pongCount], into: &packet)
     }
 
     public mutating func nextEvent() -> WorkerEvent? { events.isEmpty ? nil : events.removeFirst() }

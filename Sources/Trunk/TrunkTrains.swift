@@ -68,7 +68,9 @@ extension TrunkTrains {
         guard TrunkFormat.frameHeaderSize &+ needed <= TrunkFormat.datagramMax else { return false }
         let slot = Self.slot(of: header)
         var number = Int(index[slot].train)
-        if !fitsMTU || index[slot].stamp != stamp || trains[number].header != header || trains[number].destination != destination
+        // A train that has left (the batch is being drained) takes nothing more.
+        if !fitsMTU || index[slot].stamp != stamp || number < drained || trains[number].header != header
+            || trains[number].destination != destination
             || !makeRoom(needed, in: number)
         {
             guard let opened = open(header, destination) else { return false }
