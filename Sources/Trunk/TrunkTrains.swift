@@ -70,8 +70,7 @@ extension TrunkTrains {
         var number = Int(index[slot].train)
         // A train that has left (the batch is being drained) takes nothing more.
         if !fitsMTU || index[slot].stamp != stamp || number < drained || trains[number].header != header
-            || trains[number].destination != destination
-            || !makeRoom(needed, in: number)
+            || trains[number].destination != destination || !makeRoom(needed, in: number)
         {
             guard let opened = open(header, destination) else { return false }
             number = opened
@@ -110,6 +109,10 @@ extension TrunkTrains {
         count = 0
         drained = 0
         stamp &+= 1
+        guard stamp == 0 else { return }
+        // After 2^32 batches old entries would look like new ones.
+        for slot in 0..<index.count { index[slot] = IndexEntry() }
+        stamp = 1
     }
 }
 

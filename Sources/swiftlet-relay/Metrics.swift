@@ -10,7 +10,8 @@ enum RelayMetric: Int, CaseIterable {
     case flowsMade, flowsMoved, flowsConfirmed, flowsExpiredUnconfirmed, flowsExpiredIdle, flowsGone
     case framesSent, trainsSent
     case flows, flowsWithTransceiver, flowCapacity
-    case trunkSendDropped, publicSendDropped, sendRetried, receiveTruncated, receiveErrors, publicQueueDropped, trunkQueueDropped
+    case undeliverable, trunkSendDropped, publicSendDropped, sendRetried
+    case receiveTruncated, receiveErrors, publicQueueDropped, trunkQueueDropped
     case turns
 
     var name: String {
@@ -32,6 +33,7 @@ enum RelayMetric: Int, CaseIterable {
         case .flows: "swiftlet_relay_flows"
         case .flowsWithTransceiver: "swiftlet_relay_flows_confirmed"
         case .flowCapacity: "swiftlet_relay_flow_capacity"
+        case .undeliverable: "swiftlet_relay_undeliverable_total"
         case .trunkSendDropped: "swiftlet_relay_trunk_send_dropped_total"
         case .publicSendDropped: "swiftlet_relay_public_send_dropped_total"
         case .sendRetried: "swiftlet_relay_send_retried_total"
@@ -62,6 +64,7 @@ enum RelayMetric: Int, CaseIterable {
         case .flows: "Flows now."
         case .flowsWithTransceiver: "Confirmed flows now."
         case .flowCapacity: "The most flows."
+        case .undeliverable: "Datagrams for clients that no public socket reaches, or that are longer than a slot."
         case .trunkSendDropped: "Frames the kernel did not take."
         case .publicSendDropped: "Datagrams towards clients the kernel did not take."
         case .sendRetried: "Datagrams sent again because of an ICMP message for an earlier one."

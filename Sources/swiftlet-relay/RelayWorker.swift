@@ -88,6 +88,7 @@ struct RelayWorker: ~Copyable {
     private var uplink: SendBatch
     private var trunkReady = false
     private var trunkQueueDropped: UInt32 = 0
+    private var undeliverable: UInt64 = 0
     private var turns: UInt64 = 0
     private let commands: WorkerCommands
 
@@ -211,7 +212,7 @@ extension RelayWorker {
                 let datagram = frames[number]
                 trunkQueueDropped = max(trunkQueueDropped, datagram.dropped)
                 for segment in 0..<datagram.segmentCount {
-                    Self.deliver(frames, number, segment, &relay, &sides, &engine, now)
+                    undeliverable &+= Self.deliver(frames, number, segment, &relay, &sides, &engine, now)
                 }
             }
             for index in 0..<sides.count { Self.send(&sides[index], &engine) }
@@ -219,19 +220,23 @@ extension RelayWorker {
         }
     }
 
-    /// Hands the records of one frame to the sockets that reach their clients.
+    /// Hands the records of one frame to the sockets that reach their clients; how many no socket could take.
     private static func deliver(
         _ frames: borrowing ReceiveBatch, _ number: Int, _ segment: Int, _ relay: inout Relay, _ sides: inout Slab<PublicSide?>,
-        _ engine: inout DatagramEngine,
-        _ now: Instant
-    ) {
+        _ engine: inout DatagramEngine, _ now: Instant
+    ) -> UInt64 {
         let datagram = frames[number]
-        guard var frame = relay.openTrunk(frames.bytes(number, datagram.segment(segment)), from: datagram.source, at: now) else { return }
+        guard var frame = relay.openTrunk(frames.bytes(number, datagram.segment(segment)), from: datagram.source, at: now) else { return 0 }
+        var refused: UInt64 = 0
         while let record = relay.nextDelivery(of: &frame, at: now) {
-            guard let index = socket(for: record.client, relay, sides) else { continue }
+            guard let index = socket(for: record.client, relay, sides) else {
+                refused &+= 1
+                continue
+            }
             if sides[index]?.outgoing.isFull == true { send(&sides[index], &engine) }
-            _ = sides[index]?.outgoing.append(record.payload, to: record.client)
+            if sides[index]?.outgoing.append(record.payload, to: record.client) != true { refused &+= 1 }
         }
+        return refused
     }
 
     /// The only socket of the client's family or, where there are several, the one that its flow came in by.
@@ -283,6 +288,7 @@ extension RelayWorker {
         counters.set(.receiveErrors, errors)
         counters.set(.publicQueueDropped, queue)
         counters.set(.trunkQueueDropped, UInt64(trunkQueueDropped))
+        counters.set(.undeliverable, undeliverable)
         counters.set(.turns, turns)
     }
 }
