@@ -65,19 +65,24 @@ let package = Package(
         // The edges.
         .target(name: "EventLoop", dependencies: ["Primitives", "CLinux", "CURing"], swiftSettings: shell),
         .target(name: "Telemetry", dependencies: ["Primitives", "CLinux"], swiftSettings: shell),
+        .target(
+            name: "Serving", dependencies: ["Primitives", "EventLoop", "HTTP", "Telemetry"],
+            resources: [.embedInCode("Page/dashboard.html"), .embedInCode("Page/dashboard.js"), .embedInCode("Page/dashboard.css")],
+            swiftSettings: shell),
         .target(name: "Configuration", dependencies: ["Primitives"], swiftSettings: shell),
 
         // Programs.
         .executableTarget(
             name: "swiftlet-relay",
             dependencies: [
-                "Primitives", "Crypto", "RoutingHint", "Trunk", "RelayCore", "EventLoop", "Telemetry", "Configuration", "HTTP", "FlowCache",
+                "Primitives", "Crypto", "RoutingHint", "Trunk", "RelayCore", "EventLoop", "Telemetry", "Serving", "Configuration", "HTTP",
+                "FlowCache",
             ], path: "Sources/swiftlet-relay", swiftSettings: shell),
         .executableTarget(
             name: "swiftlet-transceiver",
             dependencies: [
-                "Primitives", "Crypto", "TransceiverCore", "EventLoop", "Telemetry", "Configuration", "HTTP", "RoutingHint", "Trunk", "SDP",
-                "ICE", "DTLS", "SRTP", "RTP", "SCTP", "Realtime", "Backend",
+                "Primitives", "Crypto", "TransceiverCore", "EventLoop", "Telemetry", "Serving", "Configuration", "HTTP", "RoutingHint",
+                "Trunk", "SDP", "ICE", "DTLS", "SRTP", "RTP", "SCTP", "Realtime", "Backend",
             ], path: "Sources/swiftlet-transceiver",
             resources: [.embedInCode("Page/index.html"), .embedInCode("Page/app.js"), .embedInCode("Page/style.css")],
             swiftSettings: shell),

@@ -61,6 +61,9 @@ public enum HistogramUnit: Sendable {
         count(below: octave < 2 ? octave + 1 : 4 * (min(octave, Self.octaveMax) - 1))
     }
 
+    /// How many values are in one bucket of `0..<bucketCount`.
+    public func count(inBucket index: Int) -> UInt64 { buckets[index] }
+
     /// The value that a share of `q` (0…1) of all values does not exceed, up to a bucket's width too large but never beyond the
     /// maximum; nil when there are none.
     public func quantile(_ q: Double) -> UInt64? {
@@ -108,8 +111,8 @@ extension Histogram {
         return min(bucketCount - 1, 4 * (octave - 1) + Int(below >> UInt64(octave - 2) & 3))
     }
 
-    /// The largest value of a bucket.
-    static func upperBound(of bucket: Int) -> UInt64 {
+    /// The largest value of a bucket; the last one has no bound and gives what would be next.
+    public static func upperBound(of bucket: Int) -> UInt64 {
         guard bucket >= 4 else { return UInt64(bucket) + 1 }
         let octave = UInt64(bucket / 4 + 1)
         return (UInt64(bucket % 4) + 5) << (octave - 2)

@@ -14,6 +14,9 @@ public enum PerfEvent: Int, CaseIterable, Sendable {
     case pageFaults
     case cycles
     case instructions
+    /// Reads that the last level of cache did not have.
+    case cacheMisses
+    case branchMisses
 }
 
 /// Why there is no number.
@@ -63,14 +66,14 @@ public enum PerfReading: Hashable, Sendable {
 
 /// All readings of one thread at one moment.
 public struct PerfSnapshot: Sendable {
-    var readings = InlineArray<6, PerfReading>(repeating: .unavailable(.notScheduled))
+    var readings = InlineArray<8, PerfReading>(repeating: .unavailable(.notScheduled))
 
     public subscript(event: PerfEvent) -> PerfReading { readings[event.rawValue] }
 }
 
 /// The counters of one thread. They count from here on; any thread may read them.
 public struct PerfCounters: ~Copyable, Sendable {
-    private var counters = InlineArray<6, OpenCounter>(repeating: .refused(.notScheduled))
+    private var counters = InlineArray<8, OpenCounter>(repeating: .refused(.notScheduled))
 
     private enum OpenCounter: Sendable {
         case open(CInt, userSpaceOnly: Bool)
@@ -130,7 +133,12 @@ extension PerfCounters {
 extension PerfEvent {
     /// Whether leaving out the kernel still counts something. A context switch happens in the kernel: leaving that out gives a
     /// zero that looks like a number.
-    var happensInUserSpace: Bool { self == .pageFaults || self == .cycles || self == .instructions }
+    var happensInUserSpace: Bool {
+        switch self {
+        case .taskClock, .contextSwitches, .migrations: false
+        case .pageFaults, .cycles, .instructions, .cacheMisses, .branchMisses: true
+        }
+    }
 
     var attributes: perf_event_attr {
         var attributes = perf_event_attr()
@@ -145,6 +153,8 @@ extension PerfEvent {
             case .pageFaults: (PERF_TYPE_SOFTWARE, PERF_COUNT_SW_PAGE_FAULTS.rawValue)
             case .cycles: (PERF_TYPE_HARDWARE, PERF_COUNT_HW_CPU_CYCLES.rawValue)
             case .instructions: (PERF_TYPE_HARDWARE, PERF_COUNT_HW_INSTRUCTIONS.rawValue)
+            case .cacheMisses: (PERF_TYPE_HARDWARE, PERF_COUNT_HW_CACHE_MISSES.rawValue)
+            case .branchMisses: (PERF_TYPE_HARDWARE, PERF_COUNT_HW_BRANCH_MISSES.rawValue)
             }
         attributes.type = type.rawValue
         attributes.config = UInt64(config)

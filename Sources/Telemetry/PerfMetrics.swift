@@ -2,7 +2,7 @@
 
 extension PrometheusText {
     /// Writes the counters of `threads` (name and snapshot) as `<prefix>_thread_…_total`. A counter that cannot be read gives no
-    /// sample but one of `<prefix>_thread_counter_unavailable` with the reason.
+    /// sample but one of `<prefix>_thread_event_unavailable` with the reason.
     public mutating func threads(_ threads: [(name: String, snapshot: PerfSnapshot)], prefix: String) {
         for event in PerfEvent.allCases {
             let samples = threads.compactMap { thread in event.sample(thread.snapshot[event]).map { (thread.name, $0) } }
@@ -14,7 +14,7 @@ extension PrometheusText {
                 if event == .taskClock { sample(name, labels, Double(value) / 1e9) } else { sample(name, labels, value) }
             }
         }
-        unavailable(threads, "\(prefix)_thread_counter_unavailable")
+        unavailable(threads, "\(prefix)_thread_event_unavailable")
     }
 
     private mutating func unavailable(_ threads: [(name: String, snapshot: PerfSnapshot)], _ name: String) {
@@ -24,7 +24,7 @@ extension PrometheusText {
                 guard case .unavailable(let refusal) = thread.snapshot[event] else { continue }
                 if !begun { family(name, "Counters that cannot be read here, and why.", .gauge) }
                 begun = true
-                sample(name, [("thread", thread.name), ("counter", event.metric), ("reason", refusal.description)], 1)
+                sample(name, [("thread", thread.name), ("event", event.metric), ("reason", refusal.description)], 1)
             }
         }
     }
@@ -32,7 +32,7 @@ extension PrometheusText {
 
 extension PerfEvent {
     /// The middle of the metric's name, with its unit.
-    var metric: String {
+    public var metric: String {
         switch self {
         case .taskClock: "cpu_seconds"
         case .contextSwitches: "context_switches"
@@ -40,6 +40,8 @@ extension PerfEvent {
         case .pageFaults: "page_faults"
         case .cycles: "cycles"
         case .instructions: "instructions"
+        case .cacheMisses: "cache_misses"
+        case .branchMisses: "branch_misses"
         }
     }
 
@@ -51,6 +53,8 @@ extension PerfEvent {
         case .pageFaults: "Page faults of the thread."
         case .cycles: "Processor cycles of the thread."
         case .instructions: "Instructions of the thread."
+        case .cacheMisses: "Reads of the thread that the last level of cache did not have."
+        case .branchMisses: "Branches of the thread that the processor guessed wrong."
         }
     }
 

@@ -61,6 +61,7 @@ public struct SignalingDesk: ~Copyable {
     }
 
     public var callCount: Int { calls.count }
+    public var callsMax: Int { settings.callsMax }
     public var connectedCount: Int { calls.connectedCount }
     /// New offers get 503 from now on.
     public mutating func drain() { isDraining = true }

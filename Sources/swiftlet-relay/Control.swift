@@ -1,66 +1,61 @@
-// The control thread: operator's signals, changed files, and a few HTTP answers for probes and Prometheus. Never on a media worker.
+// The control thread: operator's signals, changed files, and HTTP for probes, Prometheus and the dashboard. Never on a media worker.
 
 import Configuration
 import EventLoop
+import HTTP
 import Primitives
 import RelayCore
+import Serving
+import Telemetry
 
 struct ControlServer: ~Copyable {
-    private static let connectionsMax = 16
-    private static let requestMax = 4096
-    /// A connection that has not finished by then is closed.
-    private static let patience = Interval.seconds(5)
-
-    // Not private: the compiler (6.3.1) breaks on `Slab` of a private type.
-    struct Connection: ~Copyable {
-        let socket: StreamSocket
-        let token: ReactorToken
-        let deadline: Instant
-        var request: [UInt8] = []
-        var response: [UInt8] = []
-        var written = 0
-    }
+    private static let connectionsMax = 64
 
     private var reactor: Reactor
     private let signals: SignalSource
-    private var listener: StreamListener?
-    private var connections: Slab<Connection?>
+    private var connections: Connections?
+    private var dashboard: Dashboard
+    private var panel: ThreadPanel
     private let workers: [WorkerCommands]
     private let transceivers: TransceiverSource
     private var stamp: FileStamp?
 
-    private static let signalTag: UInt64 = 1000
-    private static let listenerTag: UInt64 = 1001
+    private static let signalTag: UInt64 = 2
 
     init(
         signals: consuming SignalSource, listener: consuming StreamListener?, workers: [WorkerCommands], transceivers: TransceiverSource,
         stamp: FileStamp?
-    )
-        throws(Errno)
-    {
-        var reactor = try Reactor(capacity: 64, eventsPerTurn: 64)
+    ) throws(Errno) {
+        var reactor = try Reactor(capacity: Self.connectionsMax + 16, eventsPerTurn: 64)
         _ = try reactor.register(signals.descriptor, for: .readable, tag: Self.signalTag)
-        try Self.register(listener, &reactor)
+        var connections: Connections?
+        if let listener = consume listener {
+            connections = try Connections(listener, capacity: Self.connectionsMax, limits: Self.limits, reactor: &reactor)
+        }
+        self.connections = consume connections
         self.reactor = reactor
-        self.listener = listener
         self.signals = signals
-        connections = Slab(count: Self.connectionsMax) { _ in nil }
+        dashboard = Dashboard(at: MonotonicClock.now(), wall: wallClock())
+        panel = ThreadPanel(count: workers.count)
         self.workers = workers
         self.transceivers = transceivers
         self.stamp = stamp
     }
 
-    private static func register(_ listener: borrowing StreamListener?, _ reactor: inout Reactor) throws(Errno) {
-        switch listener {
-        case .some(let listener): _ = try reactor.register(listener.descriptor, for: .readable, tag: listenerTag)
-        case .none: break
-        }
+    /// Nothing here has a body.
+    private static var limits: HTTPLimits {
+        var limits = HTTPLimits()
+        limits.bodyBytes = 1024
+        limits.headTime = .seconds(5)
+        limits.bodyTime = .seconds(5)
+        limits.idleTime = .seconds(15)
+        return limits
     }
 
     /// Serves until SIGTERM or SIGINT.
     mutating func run() {
         while true {
-            reactor.wait(until: MonotonicClock.now() + .seconds(1))
+            reactor.wait(until: min(MonotonicClock.now() + .seconds(1), dashboard.nextDeadline))
             let now = MonotonicClock.now()
             while let event = reactor.nextEvent() {
                 switch event.tag {
@@ -69,11 +64,12 @@ struct ControlServer: ~Copyable {
                         if signal != .hangup { return }
                         reloadTransceivers(always: true)
                     }
-                case Self.listenerTag: accept(now)
-                default: serve(Int(event.tag))
+                case Connections.listenerTag: connections?.accept(&reactor, at: now)
+                default: serve(event.tag, now)
                 }
             }
-            for index in 0..<connections.count where isLate(connections[index], now) { close(index) }
+            connections?.advance(to: now, &reactor)
+            showDashboard(now)
             reloadTransceivers(always: false)
         }
     }
@@ -88,100 +84,44 @@ struct ControlServer: ~Copyable {
             let loaded = try TransceiverDirectory.load(transceivers)
             for worker in workers { worker.replaceTransceivers(loaded.directory) }
             log("transceiver table read again")
-        } catch { log("transceiver table not taken: \(error)") }
+            dashboard.mark("transceiver table reloaded", at: wallClock())
+        } catch {
+            log("transceiver table not taken: \(error)")
+            dashboard.mark("transceiver table not taken", at: wallClock())
+        }
     }
 }
 
 extension ControlServer {
-    private mutating func accept(_ now: Instant) {
-        for _ in 0..<Self.connectionsMax {
-            guard let result = listener?.accept() else { return }
-            switch consume result {
-            case .accepted(let socket):
-                guard let free = (0..<connections.count).first(where: { isFree($0) }) else { return }
-                guard let token = try? reactor.register(socket.descriptor, for: .readable, tag: UInt64(free)) else { return }
-                connections[free] = Connection(socket: socket, token: token, deadline: now + Self.patience)
-            case .wouldBlock: return
-            case .refusedForLackOfDescriptors: continue
-            case .failed: continue
+    private mutating func serve(_ tag: UInt64, _ now: Instant) {
+        guard var connections = connections.take() else { return }
+        let http = connections.counters
+        let uptime = dashboard.uptime(at: now)
+        connections.serve(tag, &reactor, at: now) { request in
+            if let answer = Dashboard.answer(request, page: "/") { return answer }
+            switch request.path {
+            case "/healthz", "/readyz", "/metrics": break
+            default:
+                return .response(.error(404, "There are /, /metrics, /healthz and /readyz, not \(request.path).", code: "not_found"))
             }
+            guard request.isRead else { return .response(.onlyGet(request)) }
+            guard request.path == "/metrics" else { return .response(.text(200, "ok\n")) }
+            let readings = Self.read(workers, &panel)
+            return .response(.text(200, metricsText(readings, http, uptime: uptime), type: PrometheusText.contentType))
         }
+        self.connections = consume connections
     }
 
-    private func isFree(_ index: Int) -> Bool {
-        switch connections[index] {
-        case .none: true
-        case .some: false
-        }
+    private mutating func showDashboard(_ now: Instant) {
+        guard var connections = connections.take() else { return }
+        dashboard.advance(to: now, &connections, &reactor) { dashboardReport(Self.read(workers, &panel)) }
+        self.connections = consume connections
     }
 
-    private func isLate(_ connection: borrowing Connection?, _ now: Instant) -> Bool {
-        switch connection {
-        case .some(let connection): connection.deadline <= now
-        case .none: false
+    private static func read(_ workers: [WorkerCommands], _ panel: inout ThreadPanel) -> [WorkerReading] {
+        workers.indices.map { index in
+            let vitals = PublishedVitals(workers[index].counters.vitals)
+            return WorkerReading(counters: workers[index].counters.snapshot(), vitals: vitals, perf: panel.read(index, vitals))
         }
-    }
-
-    private mutating func close(_ index: Int) {
-        guard let connection = connections[index].take() else { return }
-        reactor.deregister(connection.token)
-    }
-
-    private mutating func serve(_ index: Int) {
-        guard index < connections.count, var connection = connections[index].take() else { return }
-        if step(&connection) {
-            connections[index] = consume connection
-        } else {
-            reactor.deregister(connection.token)
-        }
-    }
-
-    /// Reads, or writes, as far as it goes; false when the connection is done.
-    private mutating func step(_ connection: inout Connection) -> Bool {
-        while connection.response.isEmpty {
-            var chunk = InlineArray<1024, UInt8>(repeating: 0)
-            var span = chunk.mutableSpan
-            var bytes = span.mutableBytes
-            switch connection.socket.read(into: &bytes) {
-            case .transferred(let count): for offset in 0..<count { connection.request.append(chunk[offset]) }
-            case .wouldBlock: return true
-            case .closed, .failed: return false
-            }
-            let request = String(decoding: connection.request, as: UTF8.self)
-            if request.contains("\r\n\r\n") || connection.request.count > Self.requestMax {
-                connection.response = Array(response(to: request).utf8)
-                try? reactor.update(connection.token, for: .writable)
-            }
-        }
-        while connection.written < connection.response.count {
-            switch connection.socket.write(connection.response.span.bytes.extracting(connection.written..<connection.response.count)) {
-            case .transferred(let count): connection.written += count
-            case .wouldBlock: return true
-            case .closed, .failed: return false
-            }
-        }
-        connection.socket.finishWriting()
-        return false
-    }
-
-    private func response(to request: String) -> String {
-        let line = request.prefix { $0 != "\r\n" && $0 != "\n" }.split(separator: " ", omittingEmptySubsequences: false)
-        guard line.count == 3, line[2].hasPrefix("HTTP/1."), request.utf8.count <= Self.requestMax else {
-            return Self.answer("400 Bad Request", "not an HTTP/1.1 request of at most \(Self.requestMax) bytes\n")
-        }
-        guard line[0] == "GET" || line[0] == "HEAD" else { return Self.answer("405 Method Not Allowed", "only GET and HEAD\n") }
-        let isHead = line[0] == "HEAD"
-        switch line[1].prefix(while: { $0 != "?" }) {
-        case "/metrics":
-            return Self.answer("200 OK", prometheusText(workers.map(\.counters)), type: "text/plain; version=0.0.4", isHead: isHead)
-        case "/healthz", "/readyz": return Self.answer("200 OK", "ok\n", isHead: isHead)
-        default: return Self.answer("404 Not Found", "there are /metrics, /healthz and /readyz\n", isHead: isHead)
-        }
-    }
-
-    private static func answer(_ status: String, _ body: String, type: String = "text/plain; charset=utf-8", isHead: Bool = false) -> String
-    {
-        "HTTP/1.1 \(status)\r\nContent-Type: \(type)\r\nContent-Length: \(body.utf8.count)\r\nConnection: close\r\n\r\n"
-            + (isHead ? "" : body)
     }
 }

@@ -36,6 +36,8 @@ final class KeyRingBox: Sendable {
         let (directory, stamp) = try TransceiverDirectory.load(options.transceivers)
         let processors = Machine.processors
         let workers = options.workers ?? min(processors.count, 64)
+        // Latencies that nobody can ask for are not measured.
+        let measures = options.metrics != nil
         // Before any thread starts: threads inherit the blocked signals.
         let signals: SignalSource
         do throws(Errno) { signals = try SignalSource() } catch { throw ConfigurationError("signals: \(error)") }
@@ -47,7 +49,8 @@ final class KeyRingBox: Sendable {
         for (index, address) in options.listen.enumerated() {
             let group = try orFail("--listen \(address)") { () throws(Errno) in
                 try DatagramSocket.group(
-                    count: workers, boundTo: address, options: .init(receiveBufferSize: WorkerLimits.receiveBuffer),
+                    count: workers, boundTo: address,
+                    options: .init(receiveBufferSize: WorkerLimits.receiveBuffer, timestamps: measures),
                     steeredBy: .bySource(steering))
             }
             own.append(group.localAddress)
@@ -55,7 +58,8 @@ final class KeyRingBox: Sendable {
         }
         var trunkGroup = try orFail("--trunk \(trunkAddress)") { () throws(Errno) in
             try DatagramSocket.group(
-                count: workers, boundTo: trunkAddress, options: .init(receiveBufferSize: WorkerLimits.receiveBuffer, coalesces: true),
+                count: workers, boundTo: trunkAddress,
+                options: .init(receiveBufferSize: WorkerLimits.receiveBuffer, coalesces: true, timestamps: measures),
                 steeredBy: .byWorkerByte(workers: workers))
         }
         let listenAddresses = own
@@ -65,6 +69,7 @@ final class KeyRingBox: Sendable {
         if let metrics = options.metrics {
             let made = try orFail("--metrics \(metrics)") { () throws(Errno) in try StreamListener(boundTo: metrics) }
             log("metrics on http://\(made.localAddress ?? metrics)/metrics")
+            log("dashboard on http://\(made.localAddress ?? metrics)/")
             listener = consume made
         }
 

@@ -1,8 +1,10 @@
-// What a worker publishes and the control thread reads: one atomic a number, stored by its only writer, summed by the reader.
+// What a worker publishes and the control thread reads, and what Prometheus and the dashboard are told of it.
 
+import HTTP
 import Primitives
 import RelayCore
-import Synchronization
+import Serving
+import Telemetry
 
 /// The numbers of one worker, in the order in which they are stored.
 enum RelayMetric: Int, CaseIterable {
@@ -12,7 +14,7 @@ enum RelayMetric: Int, CaseIterable {
     case flows, flowsWithTransceiver, flowCapacity
     case undeliverable, trunkSendDropped, publicSendDropped, sendRetried
     case receiveTruncated, receiveErrors, publicQueueDropped, trunkQueueDropped
-    case turns
+    case turns, publicReceives, trunkReceives
 
     var name: String {
         switch self {
@@ -42,6 +44,8 @@ enum RelayMetric: Int, CaseIterable {
         case .publicQueueDropped: "swiftlet_relay_public_queue_dropped_total"
         case .trunkQueueDropped: "swiftlet_relay_trunk_queue_dropped_total"
         case .turns: "swiftlet_relay_turns_total"
+        case .publicReceives: "swiftlet_relay_public_receives_total"
+        case .trunkReceives: "swiftlet_relay_trunk_receives_total"
         }
     }
 
@@ -73,59 +77,155 @@ enum RelayMetric: Int, CaseIterable {
         case .publicQueueDropped: "Datagrams lost because a public socket's buffer was full."
         case .trunkQueueDropped: "Datagrams lost because a trunk socket's buffer was full."
         case .turns: "Turns of the loop."
+        case .publicReceives: "Receives on the public side that brought something: batches."
+        case .trunkReceives: "Receives on the trunk that brought something: batches."
         }
     }
 
     var isGauge: Bool { self == .flows || self == .flowsWithTransceiver || self == .flowCapacity }
 }
 
-/// One worker's published numbers.
+/// One worker's published numbers: the worker fills `next` and publishes it once a turn, without a lock.
 final class PublishedCounters: Sendable {
-    private let values: Slab<Atomic<UInt64>>
-    private let drops: Slab<Atomic<UInt64>>
+    static let wordCount = RelayMetric.allCases.count + RelayCounters.reasonsMax
+    let page = CounterPage(count: PublishedCounters.wordCount)
+    let vitals = CounterPage(count: WorkerVitals.wordCount)
 
-    init() {
-        values = Slab(count: RelayMetric.allCases.count) { _ in Atomic(0) }
-        drops = Slab(count: RelayDropReason.allCases.count) { _ in Atomic(0) }
-    }
-
-    func set(_ metric: RelayMetric, _ value: UInt64) { values[metric.rawValue].store(value, ordering: .relaxed) }
-    func set(_ reason: Int, dropped value: UInt64) { drops[reason].store(value, ordering: .relaxed) }
-    func value(_ metric: RelayMetric) -> UInt64 { values[metric.rawValue].load(ordering: .relaxed) }
-    func dropped(_ reason: RelayDropReason) -> UInt64 { drops[Int(reason.rawValue)].load(ordering: .relaxed) }
+    func snapshot() -> RelayReading { RelayReading(words: page.snapshot()) }
 }
 
-extension PublishedCounters {
-    func publish(_ counters: RelayCounters) {
-        set(.publicDatagrams, counters.publicDatagrams)
-        set(.publicBytes, counters.publicBytes)
-        set(.forwarded, counters.forwarded)
-        set(.trunkFrames, counters.trunkFrames)
-        set(.delivered, counters.delivered)
-        set(.deliveredBytes, counters.deliveredBytes)
-        set(.flowsMade, counters.flowsMade)
-        set(.flowsMoved, counters.flowsMoved)
-        set(.flowsConfirmed, counters.flowsConfirmed)
-        set(.flowsExpiredUnconfirmed, counters.flowsExpiredUnconfirmed)
-        set(.flowsExpiredIdle, counters.flowsExpiredIdle)
-        set(.flowsGone, counters.flowsGone)
-        set(.framesSent, counters.framesSent)
-        set(.trainsSent, counters.trainsSent)
-        for reason in 0..<drops.count { set(reason, dropped: counters.dropped[reason]) }
+/// The worker's side of a page: all its numbers in the order of `RelayMetric`, then drops by reason.
+struct RelayWords {
+    var words = InlineArray<64, UInt64>(repeating: 0)
+
+    init(_ counters: RelayCounters) {
+        self[.publicDatagrams] = counters.publicDatagrams
+        self[.publicBytes] = counters.publicBytes
+        self[.forwarded] = counters.forwarded
+        self[.trunkFrames] = counters.trunkFrames
+        self[.delivered] = counters.delivered
+        self[.deliveredBytes] = counters.deliveredBytes
+        self[.flowsMade] = counters.flowsMade
+        self[.flowsMoved] = counters.flowsMoved
+        self[.flowsConfirmed] = counters.flowsConfirmed
+        self[.flowsExpiredUnconfirmed] = counters.flowsExpiredUnconfirmed
+        self[.flowsExpiredIdle] = counters.flowsExpiredIdle
+        self[.flowsGone] = counters.flowsGone
+        self[.framesSent] = counters.framesSent
+        self[.trainsSent] = counters.trainsSent
+        for reason in 0..<RelayCounters.reasonsMax { words[RelayMetric.count + reason] = counters.dropped[reason] }
     }
+
+    subscript(metric: RelayMetric) -> UInt64 {
+        get { words[metric.rawValue] }
+        set { words[metric.rawValue] = newValue }
+    }
+
+    func publish(on page: CounterPage) { page.publish(words.span.extracting(0..<PublishedCounters.wordCount)) }
 }
 
-/// Prometheus text (exposition format 0.0.4): a sum over workers, no client address, no secret.
-func prometheusText(_ workers: [PublishedCounters]) -> String {
-    var text = ""
+extension RelayMetric {
+    /// By the last case: `allCases` would be an array, and this is on the way of every turn.
+    static var count: Int { RelayMetric.trunkReceives.rawValue + 1 }
+}
+
+/// The reader's side.
+struct RelayReading {
+    fileprivate let words: [UInt64]
+
+    subscript(metric: RelayMetric) -> UInt64 { words[metric.rawValue] }
+    subscript(reason: RelayDropReason) -> UInt64 { words[RelayMetric.allCases.count + Int(reason.rawValue)] }
+}
+
+/// All that is known of a worker at one moment.
+struct WorkerReading {
+    let counters: RelayReading
+    let vitals: PublishedVitals
+    let perf: PerfSnapshot?
+}
+
+/// What Prometheus reads: by worker, no client address, no secret.
+func metricsText(_ workers: [WorkerReading], _ http: ConnectionCounters, uptime: Interval) -> String {
+    var text = PrometheusText()
     for metric in RelayMetric.allCases {
-        text += "# HELP \(metric.name) \(metric.help)\n# TYPE \(metric.name) \(metric.isGauge ? "gauge" : "counter")\n"
-        text += "\(metric.name) \(workers.reduce(UInt64(0)) { $0 &+ $1.value(metric) })\n"
+        text.family(metric.name, metric.help, metric.isGauge ? .gauge : .counter)
+        for (index, worker) in workers.enumerated() { text.sample(metric.name, [("worker", String(index))], worker.counters[metric]) }
     }
     let name = "swiftlet_relay_dropped_total"
-    text += "# HELP \(name) Datagrams that went nowhere, by reason.\n# TYPE \(name) counter\n"
+    text.family(name, "Datagrams that went nowhere, by reason.", .counter)
     for reason in RelayDropReason.allCases {
-        text += "\(name){reason=\"\(reason)\"} \(workers.reduce(UInt64(0)) { $0 &+ $1.dropped(reason) })\n"
+        text.sample(name, [("reason", "\(reason)")], sum(workers) { $0.counters[reason] })
     }
-    return text
+    let latency = "swiftlet_relay_latency_seconds"
+    text.family(latency, "From the kernel's receive to the return of our send, sampled.", .histogram)
+    for (index, worker) in workers.enumerated() {
+        text.sample(latency, [("worker", String(index))], worker.vitals.latency, unit: .nanoseconds, octaves: 11...30)
+    }
+    let batch = "swiftlet_relay_batch_datagrams"
+    text.family(batch, "Datagrams of one receive.", .histogram)
+    for (index, worker) in workers.enumerated() {
+        text.sample(batch, [("worker", String(index))], worker.vitals.batches, unit: .ones, octaves: 0...10)
+    }
+    writeThreads(&text, workers)
+    writeHTTP(&text, http)
+    text.gauge("swiftlet_relay_uptime_seconds", "Seconds since the start.", uptime.seconds)
+    return text.string
 }
+
+private func writeThreads(_ text: inout PrometheusText, _ workers: [WorkerReading]) {
+    let cpu = "swiftlet_relay_worker_cpu_seconds_total"
+    text.family(cpu, "Processor time of a worker's thread, kernel included.", .counter)
+    for (index, worker) in workers.enumerated() {
+        text.sample(cpu, [("worker", String(index))], Double(worker.vitals.usage.processorTime) / 1e9)
+    }
+    let switches = "swiftlet_relay_worker_context_switches_total"
+    text.family(switches, "Times a worker's thread left its processor, by whether it waited or had to.", .counter)
+    for (index, worker) in workers.enumerated() {
+        text.sample(switches, [("worker", String(index)), ("kind", "voluntary")], worker.vitals.usage.voluntarySwitches)
+        text.sample(switches, [("worker", String(index)), ("kind", "involuntary")], worker.vitals.usage.involuntarySwitches)
+    }
+    text.threads(
+        workers.enumerated().compactMap { index, worker in worker.perf.map { ("relay-\(index)", $0) } }, prefix: "swiftlet_relay")
+}
+
+private func writeHTTP(_ text: inout PrometheusText, _ http: ConnectionCounters) {
+    text.counter("swiftlet_relay_http_connections_total", "TCP connections taken.", http.accepted)
+    text.counter("swiftlet_relay_http_connections_turned_away_total", "TCP connections closed for lack of room.", http.turnedAway)
+    text.counter("swiftlet_relay_http_requests_total", "Requests that could be read.", http.requests)
+    text.family("swiftlet_relay_http_refused_total", "What came over HTTP connections and was no acceptable request.", .counter)
+    for failure in HTTPFailure.allCases {
+        text.sample("swiftlet_relay_http_refused_total", [("reason", "\(failure)")], http.refused[Int(failure.rawValue)])
+    }
+    text.counter("swiftlet_relay_http_slow_listeners_total", "Listeners to events that did not read.", http.slowListeners)
+}
+
+/// What the dashboard is told.
+func dashboardReport(_ workers: [WorkerReading]) -> DashboardReport {
+    let reports = workers.enumerated().map { index, worker in
+        let counters = worker.counters
+        return WorkerReport(
+            "relay-\(index)",
+            traffic: [
+                TrafficReport(
+                    "from clients", packets: counters[.publicDatagrams], bytes: counters[.publicBytes], batches: counters[.publicReceives]),
+                TrafficReport(
+                    "to clients", packets: counters[.delivered], bytes: counters[.deliveredBytes], batches: counters[.trunkReceives]),
+            ], vitals: worker.vitals, perf: worker.perf)
+    }
+    var drops = RelayDropReason.allCases.map { reason in DropReport("\(reason)", sum(workers) { $0.counters[reason] }) }
+    for (metric, reason) in [
+        (RelayMetric.publicQueueDropped, "public socket full"), (.trunkQueueDropped, "trunk socket full"),
+        (.publicSendDropped, "send to client failed"), (.trunkSendDropped, "send on trunk failed"), (.receiveTruncated, "truncated"),
+        (.undeliverable, "undeliverable"),
+    ] {
+        drops.append(DropReport(reason, sum(workers) { $0.counters[metric] }))
+    }
+    return DashboardReport(
+        program: "relay",
+        fill: FillReport(
+            "flows", used: sum(workers) { $0.counters[.flows] }, confirmed: sum(workers) { $0.counters[.flowsWithTransceiver] },
+            capacity: sum(workers) { $0.counters[.flowCapacity] }),
+        workers: reports, drops: drops)
+}
+
+private func sum(_ workers: [WorkerReading], _ value: (WorkerReading) -> UInt64) -> UInt64 { workers.reduce(0) { $0 &+ value($1) } }

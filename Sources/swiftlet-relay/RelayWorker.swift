@@ -6,6 +6,7 @@ import EventLoop
 import Primitives
 import RelayCore
 import Synchronization
+import Telemetry
 import Trunk
 
 /// What the control thread tells a worker: rare, so a lock is fine, and it is only looked at after a wake-up.
@@ -90,6 +91,11 @@ struct RelayWorker: ~Copyable {
     private var trunkQueueDropped: UInt32 = 0
     private var undeliverable: UInt64 = 0
     private var turns: UInt64 = 0
+    /// Receives that brought something.
+    private var publicReceives: UInt64 = 0
+    private var trunkReceives: UInt64 = 0
+    private var vitals = WorkerVitals()
+    private let flowCapacity: UInt64
     private let commands: WorkerCommands
 
     private static let wakerTag: UInt64 = 1000
@@ -118,7 +124,7 @@ struct RelayWorker: ~Copyable {
         let relay = Relay(
             start.configuration, keys: start.keys.ring, hashKey: SipKey(k0: entropy.next(), k1: entropy.next()), wall: wallClock(),
             now: MonotonicClock.now())
-        commands.counters.set(.flowCapacity, UInt64(start.configuration.flowCapacity))
+        flowCapacity = UInt64(start.configuration.flowCapacity)
         self.engine = engine
         self.sides = sides
         self.relay = relay
@@ -130,6 +136,7 @@ struct RelayWorker: ~Copyable {
 
     /// Turns until it is told to stop.
     mutating func run() {
+        publish(MonotonicClock.now())
         while true {
             engine.wait(until: relay.nextDeadline.instant)
             let now = MonotonicClock.now()
@@ -139,7 +146,7 @@ struct RelayWorker: ~Copyable {
             relay.advance(to: now)
             sendUplink()
             turns &+= 1
-            publish()
+            publish(now)
         }
     }
 }
@@ -168,7 +175,10 @@ extension RelayWorker {
         sides[index]?.isReady = false
         for _ in 0..<WorkerLimits.receivesPerTurn {
             let count = Self.receive(handle, &engine, &sides[index], &relay, UInt8(truncatingIfNeeded: index), now)
+            let arrival = sample(index, count, now)
             sendUplink()
+            if let arrival { vitals.record(from: arrival, to: wallClock()) }
+            if count > 0 { publicReceives &+= 1 }
             if count < WorkerLimits.batch { return }
         }
     }
@@ -186,6 +196,21 @@ extension RelayWorker {
         }
         side = consume taken
         return count
+    }
+
+    /// When the kernel got one of the datagrams just received, if this batch is to be measured.
+    private mutating func sample(_ index: Int, _ count: Int, _ now: Instant) -> WallClock? {
+        guard count > 0 else { return nil }
+        vitals.batches.record(UInt64(count))
+        guard let number = vitals.sample(of: count, at: now) else { return nil }
+        return Self.arrival(sides[index], number)
+    }
+
+    private static func arrival(_ side: borrowing PublicSide?, _ number: Int) -> WallClock? {
+        switch side {
+        case .some(let side): side.received[number].arrival
+        case .none: nil
+        }
     }
 
     private mutating func sendUplink() {
@@ -208,6 +233,7 @@ extension RelayWorker {
         trunkReady = false
         for _ in 0..<WorkerLimits.receivesPerTurn {
             let count = engine.receive(from: trunk, into: &frames)
+            let arrival = vitals.sample(of: count, at: now).flatMap { frames[$0].arrival }
             for number in 0..<count {
                 let datagram = frames[number]
                 trunkQueueDropped = max(trunkQueueDropped, datagram.dropped)
@@ -216,6 +242,8 @@ extension RelayWorker {
                 }
             }
             for index in 0..<sides.count { Self.send(&sides[index], &engine) }
+            if let arrival { vitals.record(from: arrival, to: wallClock()) }
+            if count > 0 { trunkReceives &+= 1 }
             if count < WorkerLimits.trunkBatch { return }
         }
     }
@@ -264,11 +292,11 @@ extension RelayWorker {
         side = consume taken
     }
 
-    private mutating func publish() {
-        let counters = commands.counters
-        counters.publish(relay.counters)
-        counters.set(.flows, UInt64(relay.flows.count))
-        counters.set(.flowsWithTransceiver, UInt64(relay.flows.confirmedCount))
+    private mutating func publish(_ now: Instant) {
+        var words = RelayWords(relay.counters)
+        words[.flows] = UInt64(relay.flows.count)
+        words[.flowsWithTransceiver] = UInt64(relay.flows.confirmedCount)
+        words[.flowCapacity] = flowCapacity
         var publicDropped: UInt64 = 0
         var retried = uplink.statistics.retried
         var truncated = frames.truncated
@@ -281,14 +309,18 @@ extension RelayWorker {
             errors &+= sides[index]?.received.errors ?? 0
             queue &+= UInt64(sides[index]?.queueDropped ?? 0)
         }
-        counters.set(.publicSendDropped, publicDropped)
-        counters.set(.trunkSendDropped, uplink.statistics.dropped)
-        counters.set(.sendRetried, retried)
-        counters.set(.receiveTruncated, truncated)
-        counters.set(.receiveErrors, errors)
-        counters.set(.publicQueueDropped, queue)
-        counters.set(.trunkQueueDropped, UInt64(trunkQueueDropped))
-        counters.set(.undeliverable, undeliverable)
-        counters.set(.turns, turns)
+        words[.publicSendDropped] = publicDropped
+        words[.trunkSendDropped] = uplink.statistics.dropped
+        words[.sendRetried] = retried
+        words[.receiveTruncated] = truncated
+        words[.receiveErrors] = errors
+        words[.publicQueueDropped] = queue
+        words[.trunkQueueDropped] = UInt64(trunkQueueDropped)
+        words[.undeliverable] = undeliverable
+        words[.turns] = turns
+        words[.publicReceives] = publicReceives
+        words[.trunkReceives] = trunkReceives
+        words.publish(on: commands.counters.page)
+        vitals.publish(on: commands.counters.vitals, at: now)
     }
 }

@@ -3,6 +3,8 @@
 import EventLoop
 import HTTP
 import Primitives
+import Serving
+import Telemetry
 import TransceiverCore
 
 /// The control thread's end of one worker.
@@ -41,10 +43,11 @@ struct ControlLoop: ~Copyable {
     private let signals: SignalSource
     private let waker: Waker
     private let workers: [WorkerLink]
-    private let startedAt: Instant
     private let drainTime: Interval
     /// Set while draining: when calls that still run are ended.
     private var drainEnds: Instant?
+    private var dashboard: Dashboard
+    private var panel: ThreadPanel
 
     private static let signalTag: UInt64 = 2
     private static let wakerTag: UInt64 = 3
@@ -63,7 +66,8 @@ struct ControlLoop: ~Copyable {
         self.waker = waker
         self.workers = workers
         self.drainTime = drainTime
-        startedAt = MonotonicClock.now()
+        dashboard = Dashboard(at: MonotonicClock.now(), wall: wallClock())
+        panel = ThreadPanel(count: workers.count)
     }
 
     /// Serves until the operator wants an end, then tells the workers to say goodbye to everybody.
@@ -86,6 +90,7 @@ struct ControlLoop: ~Copyable {
                 guard drainEnds == nil else { return false }
                 drainEnds = now + drainTime
                 desk.drain()
+                dashboard.mark("draining", at: wallClock())
                 for worker in workers { worker.send(.drain) }
                 say("swiftlet-transceiver: draining \(desk.callCount) calls, \(drainTime.milliseconds / 1000) s at most")
             }
@@ -101,7 +106,8 @@ struct ControlLoop: ~Copyable {
     /// One turn; false when it is time to end.
     private mutating func turn() -> Bool {
         // Timeouts of idle connections are coarse: a look twice a second is enough.
-        reactor.wait(until: MonotonicClock.now() + .milliseconds(workers.contains { $0.hasWaiting } ? 10 : 500))
+        reactor.wait(
+            until: min(dashboard.nextDeadline, MonotonicClock.now() + .milliseconds(workers.contains { $0.hasWaiting } ? 10 : 500)))
         let now = MonotonicClock.now()
         while let event = reactor.nextEvent() {
             switch event.tag {
@@ -116,6 +122,7 @@ struct ControlLoop: ~Copyable {
         while let next = desk.nextCommand() { workers[next.worker].send(next.command) }
         for worker in workers { worker.flush() }
         connections.advance(to: now, &reactor)
+        Self.show(&dashboard, &connections, &reactor, desk, &panel, workers, now)
         return !isDrained(now)
     }
 
@@ -125,28 +132,46 @@ struct ControlLoop: ~Copyable {
         }
     }
 
+    private static func show(
+        _ dashboard: inout Dashboard, _ connections: inout Connections, _ reactor: inout Reactor, _ desk: borrowing SignalingDesk,
+        _ panel: inout ThreadPanel, _ workers: [WorkerLink], _ now: Instant
+    ) {
+        let (calls, connected, callsMax) = (desk.callCount, desk.connectedCount, desk.callsMax)
+        dashboard.advance(to: now, &connections, &reactor) {
+            dashboardReport(read(workers, &panel), calls: calls, connected: connected, callsMax: callsMax)
+        }
+    }
+
+    private static func read(_ workers: [WorkerLink], _ panel: inout ThreadPanel) -> [WorkerReading] {
+        workers.indices.map { index in
+            let vitals = PublishedVitals(workers[index].counters.vitals)
+            return WorkerReading(counters: workers[index].counters.snapshot(), vitals: vitals, perf: panel.read(index, vitals))
+        }
+    }
+
     private mutating func serve(_ tag: UInt64, _ now: Instant) {
-        Self.serve(tag, now, &connections, &reactor, &desk, workers, startedAt)
+        Self.serve(tag, now, &connections, &reactor, &desk, workers, &panel, dashboard.uptime(at: now))
     }
 
     private static func serve(
         _ tag: UInt64, _ now: Instant, _ connections: inout Connections, _ reactor: inout Reactor, _ desk: inout SignalingDesk,
-        _ workers: [WorkerLink], _ startedAt: Instant
+        _ workers: [WorkerLink], _ panel: inout ThreadPanel, _ uptime: Interval
     ) {
         let http = connections.counters
         connections.serve(tag, &reactor, at: now) { request in
-            if let answer = desk.answer(request, at: wallClock()) { return answer }
-            if let page = Page.answer(request) { return page }
+            if let answer = desk.answer(request, at: wallClock()) { return .response(answer) }
+            if let page = Page.answer(request) { return .response(page) }
+            if let answer = Dashboard.answer(request) { return answer }
             let probes = ["/healthz", "/readyz", "/metrics"]
-            if probes.contains(request.path), !request.isRead { return .onlyGet(request) }
+            if probes.contains(request.path), !request.isRead { return .response(.onlyGet(request)) }
             switch request.path {
-            case "/healthz": return .text(200, "ok\n")
-            case "/readyz": return desk.acceptsCalls ? .text(200, "ready\n") : .text(503, "not ready: full or draining\n")
+            case "/healthz": return .response(.text(200, "ok\n"))
+            case "/readyz":
+                return .response(desk.acceptsCalls ? .text(200, "ready\n") : .text(503, "not ready: full or draining\n"))
             case "/metrics":
-                return .text(
-                    200, metricsText(workers.map { $0.counters.snapshot() }, desk, http, uptime: now - startedAt),
-                    type: "text/plain; version=0.0.4; charset=utf-8")
-            default: return .error(404, "There is nothing at \(request.path).", code: "not_found")
+                let text = metricsText(read(workers, &panel), desk, http, uptime: uptime)
+                return .response(.text(200, text, type: PrometheusText.contentType))
+            default: return .response(.error(404, "There is nothing at \(request.path).", code: "not_found"))
             }
         }
     }

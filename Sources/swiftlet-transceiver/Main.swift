@@ -42,7 +42,8 @@ import Trunk
         var sockets = try bind("--trunk", options.trunk) { () throws(Errno) in
             try DatagramSocket.group(
                 count: workers, boundTo: options.trunk,
-                options: .init(receiveBufferSize: MediaLimits.receiveBuffer, coalesces: true), steeredBy: .byWorkerByte(workers: workers))
+                options: .init(receiveBufferSize: MediaLimits.receiveBuffer, coalesces: true, timestamps: true),
+                steeredBy: .byWorkerByte(workers: workers))
         }
         let trunk = sockets.localAddress
         let signaling = listener.localAddress ?? options.signaling

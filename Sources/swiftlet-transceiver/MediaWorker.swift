@@ -3,6 +3,7 @@
 import DTLS
 import EventLoop
 import Primitives
+import Telemetry
 import TransceiverCore
 import Trunk
 
@@ -49,6 +50,7 @@ struct MediaWorker: ~Copyable {
     private let waker: Waker
     private let counters: PublishedCounters
     private var trunkIsReady = false
+    private var vitals = WorkerVitals()
 
     private static let wakerTag: UInt64 = 1
     private static let trunkTag: UInt64 = 2
@@ -78,6 +80,7 @@ struct MediaWorker: ~Copyable {
 
     /// Turns until it is told to end and everybody has heard goodbye.
     mutating func run() {
+        vitals.publish(on: counters.vitals, at: MonotonicClock.now())
         while true {
             engine.wait(until: delayed.isEmpty ? core.nextDeadline(at: MonotonicClock.now()) : MonotonicClock.now() + .milliseconds(10))
             let now = MonotonicClock.now()
@@ -88,6 +91,7 @@ struct MediaWorker: ~Copyable {
             send()
             report()
             counters.publish(core.counters)
+            vitals.publish(on: counters.vitals, at: now)
             if isLast { return }
         }
     }
@@ -117,10 +121,13 @@ extension MediaWorker {
         trunkIsReady = false
         for _ in 0..<MediaLimits.receivesPerTurn {
             let count = engine.receive(from: trunk, into: &received)
+            let arrival = vitals.sample(of: count, at: now).flatMap { received[$0].arrival }
+            if count > 0 { vitals.batches.record(UInt64(count)) }
             for number in 0..<count {
                 Self.hand(received, number, to: &core, at: now)
             }
             send()
+            if let arrival { vitals.record(from: arrival, to: wallClock()) }
             if count < MediaLimits.receiveBatch { return }
         }
     }

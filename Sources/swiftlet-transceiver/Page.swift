@@ -1,4 +1,5 @@
 import HTTP
+import Serving
 
 /// The page at `/`: files of the folder Page, compiled into the program.
 enum Page {
@@ -19,18 +20,6 @@ enum Page {
             "default-src 'self'; img-src 'self' data:; media-src 'self' blob: mediastream:; frame-ancestors 'none'")
         response.headers.set("Permissions-Policy", "microphone=(self)")
         response.headers.set("X-Content-Type-Options", "nosniff")
-        return response
-    }
-}
-
-extension HTTPRequest {
-    var isRead: Bool { method == "GET" || method == "HEAD" }
-}
-
-extension HTTPResponse {
-    static func onlyGet(_ request: HTTPRequest) -> HTTPResponse {
-        var response = HTTPResponse.error(405, "\(request.method) is not for this path; use GET.", code: "method_not_allowed")
-        response.headers.set("Allow", "GET, HEAD")
         return response
     }
 }

@@ -6,6 +6,7 @@ final class PublishedCounters: Sendable {
     /// The block is nothing but 64-bit numbers, one behind the other.
     private static let count = MemoryLayout<WorkerCounters>.size / MemoryLayout<UInt64>.size
     private let page = CounterPage(count: PublishedCounters.count)
+    let vitals = CounterPage(count: WorkerVitals.wordCount)
 
     func publish(_ counters: WorkerCounters) {
         withUnsafeBytes(of: counters) { bytes in page.publish(bytes.assumingMemoryBound(to: UInt64.self).span) }
@@ -17,4 +18,11 @@ final class PublishedCounters: Sendable {
         withUnsafeMutableBytes(of: &counters) { bytes in values.withUnsafeBytes { bytes.copyMemory(from: $0) } }
         return counters
     }
+}
+
+/// All that is known of a worker at one moment.
+struct WorkerReading {
+    let counters: WorkerCounters
+    let vitals: PublishedVitals
+    let perf: PerfSnapshot?
 }

@@ -4,17 +4,20 @@ import Primitives
 import SCTP
 import HTTP
 import ICE
+import Serving
 import Telemetry
 import TransceiverCore
 import Trunk
 
-func metricsText(_ workers: [WorkerCounters], _ desk: borrowing SignalingDesk, _ http: ConnectionCounters, uptime: Interval) -> String {
+func metricsText(_ readings: [WorkerReading], _ desk: borrowing SignalingDesk, _ http: ConnectionCounters, uptime: Interval) -> String {
+    let workers = readings.map(\.counters)
     var text = PrometheusText()
     writeSignaling(&text, desk)
     writeHTTP(&text, http)
     writeSessions(&text, workers)
     writeTrunk(&text, workers)
     writeDrops(&text, workers)
+    writeVitals(&text, readings)
     text.gauge("swiftlet_transceiver_uptime_seconds", "Seconds since the start.", uptime.seconds)
     return text.string
 }
@@ -69,26 +72,67 @@ private func writeTrunk(_ text: inout PrometheusText, _ workers: [WorkerCounters
 private func writeDrops(_ text: inout PrometheusText, _ workers: [WorkerCounters]) {
     let name = "swiftlet_transceiver_dropped_total"
     text.family(name, "What was not used, by what it was and why.", .counter)
+    for drop in drops(workers) { text.sample(name, [("what", drop.what), ("reason", drop.reason)], drop.count) }
+}
+
+private func drops(_ workers: [WorkerCounters]) -> [(what: String, reason: String, count: UInt64)] {
+    var drops: [(what: String, reason: String, count: UInt64)] = []
     for reason in TrunkError.allCases {
-        let count = workers.reduce(0) { $0 &+ $1.framesRefused[Int(reason.rawValue)] }
-        text.sample(name, [("what", "frame"), ("reason", snakeCase("\(reason)"))], count)
+        drops.append(("frame", snakeCase("\(reason)"), workers.reduce(0) { $0 &+ $1.framesRefused[Int(reason.rawValue)] }))
     }
-    text.sample(name, [("what", "frame"), ("reason", "for_others")], sum(workers, \.framesForOthers))
-    text.sample(name, [("what", "record"), ("reason", "without_session")], sum(workers, \.recordsWithoutSession))
-    text.sample(name, [("what", "record"), ("reason", "oversized")], sum(workers, \.recordsOversized))
-    text.sample(name, [("what", "record"), ("reason", "without_train")], sum(workers, \.recordsWithoutTrain))
+    drops.append(("frame", "for_others", sum(workers, \.framesForOthers)))
+    drops.append(("record", "without_session", sum(workers, \.recordsWithoutSession)))
+    drops.append(("record", "oversized", sum(workers, \.recordsOversized)))
+    drops.append(("record", "without_train", sum(workers, \.recordsWithoutTrain)))
     for reason in SessionDropReason.allCases {
-        let count = workers.reduce(0) { $0 &+ $1.dropped[Int(reason.rawValue)] }
-        text.sample(name, [("what", "datagram"), ("reason", snakeCase("\(reason)"))], count)
+        drops.append(("datagram", snakeCase("\(reason)"), workers.reduce(0) { $0 &+ $1.dropped[Int(reason.rawValue)] }))
     }
     for reason in SCTPDropReason.allCases {
-        let count = workers.reduce(0) { $0 &+ $1.sctpDropped[Int(reason.rawValue)] }
-        text.sample(name, [("what", "sctp"), ("reason", snakeCase("\(reason)"))], count)
+        drops.append(("sctp", snakeCase("\(reason)"), workers.reduce(0) { $0 &+ $1.sctpDropped[Int(reason.rawValue)] }))
     }
     for reason in ICEDropReason.allCases {
-        let count = workers.reduce(0) { $0 &+ $1.stunRefused[Int(reason.rawValue)] }
-        text.sample(name, [("what", "stun"), ("reason", snakeCase("\(reason)"))], count)
+        drops.append(("stun", snakeCase("\(reason)"), workers.reduce(0) { $0 &+ $1.stunRefused[Int(reason.rawValue)] }))
     }
+    return drops
+}
+
+private func writeVitals(_ text: inout PrometheusText, _ workers: [WorkerReading]) {
+    let latency = "swiftlet_transceiver_latency_seconds"
+    text.family(latency, "From the kernel's receive of a trunk train to the return of the send after it, sampled.", .histogram)
+    for (index, worker) in workers.enumerated() {
+        text.sample(latency, [("worker", String(index))], worker.vitals.latency, unit: .nanoseconds, octaves: 11...30)
+    }
+    let cpu = "swiftlet_transceiver_worker_cpu_seconds_total"
+    text.family(cpu, "Processor time of a worker's thread, kernel included.", .counter)
+    for (index, worker) in workers.enumerated() {
+        text.sample(cpu, [("worker", String(index))], Double(worker.vitals.usage.processorTime) / 1e9)
+    }
+    let switches = "swiftlet_transceiver_worker_context_switches_total"
+    text.family(switches, "Times a worker's thread left its processor, by whether it waited or had to.", .counter)
+    for (index, worker) in workers.enumerated() {
+        text.sample(switches, [("worker", String(index)), ("kind", "voluntary")], worker.vitals.usage.voluntarySwitches)
+        text.sample(switches, [("worker", String(index)), ("kind", "involuntary")], worker.vitals.usage.involuntarySwitches)
+    }
+    text.threads(
+        workers.enumerated().compactMap { index, worker in worker.perf.map { ("media-\(index)", $0) } }, prefix: "swiftlet_transceiver")
+}
+
+/// What the dashboard is told.
+func dashboardReport(_ readings: [WorkerReading], calls: Int, connected: Int, callsMax: Int) -> DashboardReport {
+    let workers = readings.map(\.counters)
+    let reports = readings.enumerated().map { index, worker in
+        WorkerReport(
+            "media-\(index)",
+            traffic: [
+                TrafficReport("from relays", packets: worker.counters.recordsReceived, batches: worker.counters.framesReceived),
+                TrafficReport("to relays", packets: worker.counters.recordsSent),
+            ], vitals: worker.vitals, perf: worker.perf)
+    }
+    let drops = drops(workers).map { DropReport("\($0.what): \($0.reason)", $0.count) }
+    return DashboardReport(
+        program: "transceiver",
+        fill: FillReport("calls", used: UInt64(calls), confirmed: UInt64(connected), capacity: UInt64(callsMax)), workers: reports,
+        drops: drops)
 }
 
 private func sum(_ workers: [WorkerCounters], _ counter: KeyPath<WorkerCounters, UInt64>) -> UInt64 {

@@ -14,7 +14,7 @@ enum Up {
           --signaling HOST:PORT    where the page and the API are served, TCP (127.0.0.1:8080)
           --listen HOST:PORT       the relay's public port, UDP (0.0.0.0:3478)
           --advertise HOST:PORT    what answers tell clients (the listen address, or this machine's first one)
-          --metrics HOST:PORT      the relay's counters (127.0.0.1:9090)
+          --metrics HOST:PORT      the relay's dashboard and counters (127.0.0.1:9090)
           --workers N              threads of each program, 1…64 (one per processor)
           --backend NAME           embedded:echo
           --echo-delay MS          0…5000 (500)

@@ -1,0 +1,153 @@
+"""The dashboards of relay and transceiver in a real browser, with calls behind them; and what Prometheus reads."""
+
+import http.client
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+import unittest
+import urllib.parse
+
+from aiortc_client import AiortcCall
+from chromium import Chromium
+from harness import ARTIFACTS, Swiftlet, request, wait_until
+
+LISTENERS_MAX = 16
+
+
+def events(url):
+    """A connection that listens, and its response."""
+    address = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
+    connection.request("GET", "/events")
+    return connection, connection.getresponse()
+
+
+def next_event(response):
+    while line := response.readline():
+        if line.startswith(b"data: "):
+            return json.loads(line[6:])
+    raise AssertionError("the stream of events ended")
+
+
+class Dashboard(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = cls.enterClassContext(Swiftlet())
+        # The relay's admin port: where its counters are.
+        cls.relay = re.sub("/metrics$", "", cls.server.metrics_urls[0])
+        cls.calls = [cls.enterClassContext(AiortcCall(cls.server)) for _ in range(3)]
+        for call in cls.calls:
+            call.connect()
+
+    @classmethod
+    def tearDownClass(cls):
+        for call in cls.calls:
+            call.hangup()
+
+    def look(self, tab, name):
+        """Waits for numbers, and keeps what the page looks like by day and by night."""
+        tab.wait_for("'dashboard' in window && dashboard.samples.length >= 8", 30)
+        ARTIFACTS.mkdir(parents=True, exist_ok=True)
+        for dark in (False, True):
+            tab.screenshot(ARTIFACTS / f"dashboard-{name}-{'dark' if dark else 'light'}.png", 1600, 1500, dark)
+            time.sleep(1.2)
+            tab.screenshot(ARTIFACTS / f"dashboard-{name}-{'dark' if dark else 'light'}.png", 1600, 1500, dark)
+        self.assertEqual(tab.evaluate("document.body.dataset.link"), "live")
+        self.assertGreater(tab.evaluate("dashboard.samples.at(-1).packets"), 100, "three calls, 50 packets a second, each way")
+        self.assertGreater(tab.evaluate("dashboard.samples.at(-1).cpuTime"), 0)
+        figures = tab.evaluate("[...document.querySelectorAll('#headline dd')].map((e) => e.textContent)")
+        self.assertEqual(len(figures), 6)
+        self.assertNotIn("–", figures, "a headline without a number")
+        # A counter of the kernel is a number or says why it is none.
+        for line in tab.evaluate("[...document.querySelectorAll('#perf tbody tr')].map((e) => e.textContent)"):
+            self.assertRegex(line, r"\d|unavailable, because \w")
+        self.assertIn("started", tab.evaluate("document.getElementById('marks').textContent"))
+        self.assertEqual(tab.errors, [])
+
+    def test_the_relays_dashboard_is_alive(self):
+        with Chromium() as browser:
+            tab = browser.open(self.relay + "/")
+            self.look(tab, "relay")
+            self.assertGreater(tab.evaluate("dashboard.quantile(dashboard.samples.at(-1).latency, 0.5)"), 0)
+            self.assertIn("transceiver table reloaded", tab.evaluate("document.getElementById('marks').textContent"))
+            self.assertGreaterEqual(tab.evaluate("dashboard.last.fill.confirmed"), len(self.calls))
+
+    def test_the_transceivers_dashboard_is_alive(self):
+        with Chromium() as browser:
+            tab = browser.open(self.server.url + "/dashboard")
+            self.look(tab, "transceiver")
+            self.assertEqual(tab.evaluate("dashboard.last.fill.used"), len(self.calls))
+
+    def test_it_needs_nothing_from_elsewhere_and_can_be_read_aloud(self):
+        page = request(self.relay, "GET", "/").text
+        for name in ("/", "/dashboard.js", "/dashboard.css"):
+            response = request(self.relay, "GET", name)
+            self.assertEqual(response.status, 200)
+            self.assertNotRegex(response.text, r"https?://|@import", f"{name} names another place")
+            self.assertIn("default-src 'self'", response.headers["Content-Security-Policy"])
+        self.assertIn('lang="en"', page)
+        with Chromium() as browser:
+            tab = browser.open(self.relay + "/")
+            tab.wait_for("'dashboard' in window && dashboard.samples.length >= 1", 15)
+            unnamed = (
+                "[...document.querySelectorAll('canvas, section, meter, [role=region]')]"
+                ".filter((e) => !e.ariaLabel && !e.getAttribute('aria-labelledby')).length"
+            )
+            self.assertEqual(tab.evaluate(unnamed), 0)
+            self.assertEqual(tab.evaluate("[...document.querySelectorAll('table')].filter((e) => !e.caption).length"), 0)
+
+    def test_every_event_is_a_whole_report(self):
+        for url in (self.relay, self.server.url):
+            connection, response = events(url)
+            with connection.sock:
+                first, second = next_event(response), next_event(response)
+            self.assertEqual(response.headers["Content-Type"], "text/event-stream")
+            self.assertAlmostEqual(second["uptime"] - first["uptime"], 1, delta=0.9)
+            self.assertEqual(len(second["workers"]), 2)
+            packets = [sum(way["packets"] for worker in report["workers"] for way in worker["traffic"]) for report in (first, second)]
+            self.assertGreater(packets[1], packets[0])
+            for worker in second["workers"]:
+                for counter in worker["perf"]:
+                    self.assertTrue(("value" in counter) != ("unavailable" in counter), counter)
+
+    def test_listeners_are_bounded_and_places_come_free(self):
+        listeners = [events(self.relay) for _ in range(LISTENERS_MAX)]
+        self.assertEqual({response.status for _, response in listeners}, {200})
+        connection, response = events(self.relay)
+        self.assertEqual(response.status, 503)
+        connection.close()
+        for connection, response in listeners:
+            response.close()
+            connection.close()
+
+        def listens_again():
+            connection, response = events(self.relay)
+            connection.close()
+            return response.status == 200
+
+        wait_until(listens_again, "a place for a listener")
+
+    def test_a_listener_that_does_not_read_costs_the_others_nothing(self):
+        host, port = self.relay.removeprefix("http://").split(":")
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connect((host, int(port)))
+            deaf.sendall(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
+            connection, response = events(self.relay)
+            for _ in range(3):
+                next_event(response)
+            connection.close()
+
+    @unittest.skipUnless(shutil.which("promtool"), "promtool is not installed: apt-get install prometheus")
+    def test_promtool_finds_nothing_to_say(self):
+        for url in (self.relay, self.server.url):
+            text = request(url, "GET", "/metrics").text
+            check = subprocess.run(["promtool", "check", "metrics"], input=text, text=True, capture_output=True)
+            self.assertEqual((check.returncode, check.stdout, check.stderr), (0, "", ""), url)
+
+
+if __name__ == "__main__":
+    unittest.main()
