@@ -2,24 +2,47 @@ import Primitives
 
 /// One option of a program.
 public struct OptionDefinition: Sendable {
+    /// What holds when nobody gives the option.
+    public enum Default: Sendable, Equatable {
+        /// It must be given.
+        case none
+        /// This text, read as if it had been given.
+        case text(String)
+        /// The program decides; in words, for `--help`.
+        case decided(String)
+    }
+
     /// Without dashes: `key-file`.
     public let name: String
     /// What the value looks like, for `--help`: `HOST:PORT`.
     public let argument: String
-    /// One line of help; says the default.
+    /// One line of help, without the default.
     public let help: String
+    public let fallback: Default
     /// May be given several times; in the environment, separated by commas; in a file, as an array.
     public let isRepeatable: Bool
 
-    public init(_ name: String, _ argument: String, _ help: String, isRepeatable: Bool = false) {
+    public init(_ name: String, _ argument: String, _ help: String, default fallback: Default = .none, isRepeatable: Bool = false) {
         self.name = name
         self.argument = argument
         self.help = help
+        self.fallback = fallback
         self.isRepeatable = isRepeatable
     }
 
     /// `SWIFTLET_KEY_FILE`
     public var variable: String { "SWIFTLET_" + String(name.uppercased().map { $0 == "-" ? "_" : $0 }) }
+
+    /// `default 0, repeatable`
+    fileprivate var remark: String {
+        let words: String =
+            switch fallback {
+            case .none: "required"
+            case .text(let text): "default \(text)"
+            case .decided(let words): "default: \(words)"
+            }
+        return words + (isRepeatable ? "; repeatable" : "")
+    }
 }
 
 /// All options of one program.
@@ -32,7 +55,9 @@ public struct OptionTable: Sendable {
     public init(program: String, summary: String, _ definitions: [OptionDefinition]) {
         self.program = program
         self.summary = summary
-        self.definitions = definitions + [OptionDefinition("config", "FILE", "JSON object whose keys are the names above")]
+        self.definitions =
+            definitions + [OptionDefinition("config", "FILE", "JSON object; keys are names above", default: .decided("none"))]
+        assert(Set(definitions.map(\.name)).count == definitions.count, "an option is in the table twice")
     }
 
     public var help: String {
@@ -40,12 +65,14 @@ public struct OptionTable: Sendable {
         var text = "\(program): \(summary)\n\nusage: \(program) [options]\n\n"
         for option in definitions {
             let left = "--\(option.name) \(option.argument)"
-            text += "  " + left + String(repeating: " ", count: width + 5 - left.count) + option.help
-            text += (option.isRepeatable ? " (repeatable)" : "") + "\n"
+            text += "  " + left + String(repeating: " ", count: width + 5 - left.count) + "\(option.help) (\(option.remark))\n"
         }
         text += "  --help, --version\n\n"
-        text += "Every option can also come from the environment (--key-file is SWIFTLET_KEY_FILE) or from the file of --config.\n"
-        text += "A flag wins over the environment, the environment over the file."
+        text += "HOST is an IPv4 address, or an IPv6 address in brackets.\n"
+        text +=
+            "Every option can also come from the environment (--key-file is SWIFTLET_KEY_FILE; several values are separated by commas)\n"
+        text +=
+            "or from the file of --config (several values are an array). A flag wins over the environment, the environment over the file."
         return text
     }
 }
@@ -63,14 +90,18 @@ extension OptionTable {
     ) throws(ConfigurationError) -> Gathered {
         var values = OptionValues(self)
         if let asked = try readFlags(Array(arguments), &values) { return asked }
-        for option in definitions where !values.has(option.name) {
-            guard let text = environment[option.variable] else { continue }
-            let parts = option.isRepeatable ? text.split(separator: ",").map(String.init) : [text]
+        for option in definitions where !values.isGiven(option.name) {
+            // An empty variable is as good as none: that is how compose files and unit files leave one out.
+            guard let text = environment[option.variable], !text.isEmpty else { continue }
+            let parts = option.isRepeatable ? text.split(separator: ",").map { trimmed($0) } : [text]
             for part in parts { values.add(option.name, part, from: .environment(option.variable)) }
         }
-        if let path = values.text("config") {
-            guard let bytes = readFile(path) else { throw ConfigurationError("--config: the file \(path) cannot be read") }
+        if let (path, source) = values.configurationFile {
+            guard let bytes = readFile(path) else { throw ConfigurationError("\(source): the file \(path) cannot be read") }
             try readObject(bytes, path, &values)
+        }
+        for option in definitions where !values.isGiven(option.name) {
+            if case .text(let text) = option.fallback { values.add(option.name, text, from: .standard(option.name)) }
         }
         return .values(values)
     }
@@ -83,8 +114,8 @@ extension OptionTable {
             if argument == "--version" { return .version }
             guard argument.hasPrefix("--") else { throw ConfigurationError("'\(argument)' is not an option; options begin with --") }
             let parts = argument.dropFirst(2).split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
-            let option = try definition(parts[0], given: "--" + parts[0])
-            guard option.isRepeatable || !values.has(option.name) else { throw ConfigurationError("--\(option.name) is given twice") }
+            let option = try definition(parts[0], given: "--" + parts[0], suggestionPrefix: "--")
+            guard option.isRepeatable || !values.isGiven(option.name) else { throw ConfigurationError("--\(option.name) is given twice") }
             if parts.count == 2 {
                 values.add(option.name, parts[1], from: .flag(option.name))
             } else {
@@ -102,32 +133,38 @@ extension OptionTable {
         do { root = try JSONValue(parsing: bytes.span.bytes) } catch { throw ConfigurationError("\(path) is not JSON: \(error)") }
         guard case .object(let object) = root else { throw ConfigurationError("\(path): the outermost value must be an object") }
         for member in object.members {
-            let option = try definition(member.name, given: "\(path): \"\(member.name)\"")
-            // Flags and environment win; what they leave out comes from here.
-            guard !values.has(option.name) else { continue }
+            let option = try definition(member.name, given: "\(path): \"\(member.name)\"", suggestionPrefix: "")
+            guard option.name != "config" else { throw ConfigurationError("\(path): \"config\" cannot stand in a file") }
             let source = OptionSource.file(path: path, key: option.name)
             let items = option.isRepeatable ? member.value.array ?? [member.value] : [member.value]
+            var texts: [String] = []
             for item in items {
                 guard let text = Self.text(of: item) else {
                     throw ConfigurationError("\(source): must be text or a number\(option.isRepeatable ? ", or an array of them" : "")")
                 }
-                values.add(option.name, text, from: source)
+                texts.append(text)
             }
+            // Flags and environment win; what they leave out comes from here.
+            guard !values.isGiven(option.name) else { continue }
+            for text in texts { values.add(option.name, text, from: source) }
         }
     }
 
-    private static func text(of value: JSONValue) -> String? {
-        if let text = value.string { return text }
-        if let number = value.integer { return String(number) }
-        return nil
-    }
+    private static func text(of value: JSONValue) -> String? { value.string ?? (value.double != nil ? value.text : nil) }
 
-    private func definition(_ name: String, given: String) throws(ConfigurationError) -> OptionDefinition {
+    private func definition(_ name: String, given: String, suggestionPrefix: String) throws(ConfigurationError) -> OptionDefinition {
         if let found = definitions.first(where: { $0.name == name }) { return found }
         let nearest = definitions.min { distance($0.name, name) < distance($1.name, name) }
-        let hint = nearest.flatMap { distance($0.name, name) <= 3 ? "; did you mean \($0.name)?" : nil } ?? "; --help lists the options"
-        throw ConfigurationError("\(given) is not an option of \(program)\(hint)")
+        let hint = nearest.flatMap { distance($0.name, name) <= 3 ? "; did you mean \(suggestionPrefix)\($0.name)?" : nil }
+        throw ConfigurationError("\(given) is not an option of \(program)\(hint ?? "; --help lists the options")")
     }
+}
+
+private func trimmed(_ text: Substring) -> String {
+    var text = text
+    while text.first == " " { text.removeFirst() }
+    while text.last == " " { text.removeLast() }
+    return String(text)
 }
 
 /// How many letters apart two words are (Levenshtein).

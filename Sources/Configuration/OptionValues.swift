@@ -11,14 +11,23 @@ public struct OptionValues: Sendable {
 
     init(_ table: OptionTable) { self.table = table }
 
-    func has(_ name: String) -> Bool { given[name] != nil }
+    /// Whether a flag, the environment or the file has said it, or the table has a text for it.
+    func isGiven(_ name: String) -> Bool { given[name] != nil }
+
     mutating func add(_ name: String, _ text: String, from source: OptionSource) {
         given[name, default: []].append(Given(text: text, source: source))
     }
 
-    private func first(_ name: String) -> Given? {
+    var configurationFile: (path: String, source: OptionSource)? { given["config"]?.first.map { ($0.text, $0.source) } }
+
+    private func all(_ name: String) -> [Given] {
         assert(table.definitions.contains { $0.name == name }, "\(name) is not in the table")
-        return given[name]?.first
+        return given[name] ?? []
+    }
+
+    private func required(_ name: String) throws(ConfigurationError) -> Given {
+        guard let value = all(name).first else { throw missing(name) }
+        return value
     }
 
     private func missing(_ name: String) -> ConfigurationError {
@@ -26,27 +35,38 @@ public struct OptionValues: Sendable {
         return ConfigurationError("--\(name) \(argument) is missing; it has no default")
     }
 
+    private func isLeftToProgram(_ name: String) -> Bool {
+        guard case .decided? = table.definitions.first(where: { $0.name == name })?.fallback else { return false }
+        return true
+    }
+
     private func refused(_ value: Given, _ allowed: String) -> ConfigurationError {
         ConfigurationError("\(value.source): '\(value.text)' is not allowed; it must be \(allowed)")
     }
 }
 
-extension OptionValues {
-    public func text(_ name: String) -> String? { first(name)?.text }
+// MARK: - Texts and numbers
 
-    public func requiredText(_ name: String) throws(ConfigurationError) -> String {
-        guard let value = first(name), !value.text.isEmpty else { throw missing(name) }
+extension OptionValues {
+    public func text(_ name: String) throws(ConfigurationError) -> String {
+        let value = try required(name)
+        guard !value.text.isEmpty else { throw refused(value, "a text that is not empty") }
         return value.text
     }
 
-    /// A whole number in `range`; `fallback` when it is not given.
-    public func number<Value: FixedWidthInteger>(_ name: String, in range: ClosedRange<Value>, default fallback: Value)
-        throws(ConfigurationError)
-        -> Value
-    { try number(name, in: range) ?? fallback }
+    /// A whole number in `range`.
+    public func number<Value: FixedWidthInteger>(_ name: String, in range: ClosedRange<Value>) throws(ConfigurationError) -> Value {
+        try number(required(name), in: range)
+    }
 
-    public func number<Value: FixedWidthInteger>(_ name: String, in range: ClosedRange<Value>) throws(ConfigurationError) -> Value? {
-        guard let value = first(name) else { return nil }
+    /// A whole number in `range`, or nil where the program decides.
+    public func optionalNumber<Value: FixedWidthInteger>(_ name: String, in range: ClosedRange<Value>) throws(ConfigurationError) -> Value?
+    {
+        guard let value = all(name).first else { return nil }
+        return try number(value, in: range)
+    }
+
+    private func number<Value: FixedWidthInteger>(_ value: Given, in range: ClosedRange<Value>) throws(ConfigurationError) -> Value {
         guard let number = Value(value.text), range.contains(number) else {
             throw refused(value, "a whole number from \(range.lowerBound) to \(range.upperBound)")
         }
@@ -54,60 +74,82 @@ extension OptionValues {
     }
 
     /// One of the cases of an enum of texts.
-    public func choice<Choice: RawRepresentable & CaseIterable>(_ name: String, default fallback: Choice) throws(ConfigurationError)
-        -> Choice
+    public func choice<Choice: RawRepresentable & CaseIterable>(_ name: String, of type: Choice.Type = Choice.self)
+        throws(ConfigurationError) -> Choice
     where Choice.RawValue == String {
-        guard let value = first(name) else { return fallback }
+        let value = try required(name)
         guard let choice = Choice(rawValue: value.text) else {
             throw refused(value, Choice.allCases.map(\.rawValue).joined(separator: " or "))
         }
         return choice
     }
+}
 
-    public func address(_ name: String) throws(ConfigurationError) -> SocketAddress? {
-        guard let value = first(name) else { return nil }
+// MARK: - Addresses
+
+extension OptionValues {
+    /// An address to bind. Port 0 lets the kernel choose.
+    public func address(_ name: String) throws(ConfigurationError) -> SocketAddress { try address(required(name)) }
+
+    public func optionalAddress(_ name: String) throws(ConfigurationError) -> SocketAddress? {
+        guard let value = all(name).first else { return nil }
         return try address(value)
     }
 
-    public func requiredAddress(_ name: String) throws(ConfigurationError) -> SocketAddress {
-        guard let address = try address(name) else { throw missing(name) }
-        return address
-    }
-
-    /// All values of a repeatable option, at least one and at most `limit`.
-    public func requiredAddresses(_ name: String, atMost limit: Int) throws(ConfigurationError) -> [SocketAddress] {
-        guard let all = given[name], !all.isEmpty else { throw missing(name) }
-        guard all.count <= limit else { throw ConfigurationError("--\(name) is given \(all.count) times; \(limit) are allowed") }
+    /// All values of a repeatable option: addresses to bind, each once. Empty only where the program decides.
+    public func addresses(_ name: String) throws(ConfigurationError) -> [SocketAddress] {
+        let values = all(name)
+        guard !values.isEmpty || isLeftToProgram(name) else { throw missing(name) }
+        guard values.count <= Limits.addresses else {
+            throw ConfigurationError("\(values[0].source) is given \(values.count) times; \(Limits.addresses) are allowed")
+        }
         var addresses: [SocketAddress] = []
-        for value in all { addresses.append(try address(value)) }
+        for value in values {
+            let address = try address(value)
+            guard address.port == 0 || !addresses.contains(address) else { throw refused(value, "given once") }
+            addresses.append(address)
+        }
         return addresses
     }
 
-    private func address(_ value: Given) throws(ConfigurationError) -> SocketAddress {
-        // The one name that needs no resolver.
-        let text = value.text.hasPrefix("localhost:") ? "127.0.0.1:" + value.text.dropFirst(10) : value.text
-        guard let address = SocketAddress(text) else {
-            throw refused(value, "an IP address and a port, such as 192.0.2.1:3478 or [2001:db8::1]:3478; port 0 lets the kernel choose")
-        }
-        return address
-    }
-
-    /// What clients are told: an address that somebody can send to.
-    public func reachableAddresses(_ name: String, atMost limit: Int) throws(ConfigurationError) -> [SocketAddress] {
-        let addresses = try requiredAddresses(name, atMost: limit)
-        for (address, value) in zip(addresses, given[name] ?? []) {
-            guard !address.ip.isAny, !address.ip.isMulticast, address.port != 0 else {
+    /// What clients are told: `addresses` that somebody can send to.
+    public func reachableAddresses(_ name: String) throws(ConfigurationError) -> [SocketAddress] {
+        let addresses = try addresses(name)
+        for (address, value) in zip(addresses, all(name)) {
+            guard !address.ip.isAny, address.port != 0 else {
                 throw refused(value, "an address that clients can send to: no wildcard, no multicast, no port 0")
             }
         }
         return addresses
     }
 
-    /// `A.B.C.D` or a number.
+    private func address(_ value: Given) throws(ConfigurationError) -> SocketAddress {
+        // The one name that needs no resolver.
+        let text = value.text.hasPrefix("localhost:") ? "127.0.0.1:" + value.text.dropFirst(10) : value.text
+        guard let address = SocketAddress(text), !address.ip.isMulticast else {
+            throw refused(value, "an IP address and a port, such as 192.0.2.1:3478 or [2001:db8::1]:3478; port 0 lets the kernel choose")
+        }
+        return address
+    }
+
+    /// `A.B.C.D` or a number; nil where the program decides.
     public func transceiverID(_ name: String) throws(ConfigurationError) -> UInt32? {
-        guard let value = first(name) else { return nil }
+        guard let value = all(name).first else { return nil }
         if let number = UInt32(value.text) { return number }
         if let ip = IPAddress(value.text), ip.isV4 { return ip.v4Bits }
         throw refused(value, "an IPv4 address, or a whole number from 0 to 4294967295")
+    }
+
+    /// `direct:PREFIX:PORT` or `table:FILE`.
+    public func transceivers(_ name: String) throws(ConfigurationError) -> TransceiverSource {
+        let value = try required(name)
+        let allowed = "direct:PREFIX:PORT with an IPv4 prefix, such as direct:10.0.0.0/8:4000, or table:FILE"
+        if value.text.hasPrefix("table:"), value.text.utf8.count > 6 { return .table(path: String(value.text.dropFirst(6))) }
+        guard value.text.hasPrefix("direct:") else { throw refused(value, allowed) }
+        let rest = value.text.dropFirst(7)
+        guard let colon = rest.lastIndex(of: ":"), let prefix = IPPrefix(rest[..<colon]), prefix.base.isV4,
+            let port = UInt16(rest[rest.index(after: colon)...]), port != 0
+        else { throw refused(value, allowed) }
+        return .direct(prefix, port: port)
     }
 }

@@ -3,16 +3,21 @@ import Primitives
 /// Where a relay finds transceivers.
 public enum TransceiverSource: Sendable, Equatable {
     /// Every IPv4 address inside the prefix, at this port: `PREFIX:PORT`.
-    case direct(String)
+    case direct(IPPrefix, port: UInt16)
     /// Lines of `ID ADDRESS:PORT`, read again when the file changes.
     case table(path: String)
 }
 
 /// How datagrams are moved.
-public enum IOChoice: String, CaseIterable, Sendable { case epoll }
+public enum IOChoice: String, CaseIterable, Sendable {
+    case epoll
+    case ring = "io_uring"
+    /// io_uring where the kernel lets us use it, else epoll.
+    case auto
+}
 
 /// Everything that an operator can say to `swiftlet-relay`.
-public struct RelayOptions: Sendable {
+public struct RelayOptions: ProgramOptions {
     public var listen: [SocketAddress]
     public var trunk: SocketAddress
     public var keyFile: String
@@ -27,55 +32,62 @@ public struct RelayOptions: Sendable {
     /// Flows of the whole relay; each worker has its share.
     public var flows: Int
 
-    static let table = OptionTable(
-        program: "swiftlet-relay", summary: "the public UDP port in front of the transceivers",
-        [
-            OptionDefinition("listen", "HOST:PORT", "public UDP address; [::]:3478 takes IPv4 too", isRepeatable: true),
-            OptionDefinition("trunk", "HOST:PORT", "internal UDP address, towards transceivers"),
-            OptionDefinition("key-file", "FILE", "written by `swiftlet keys generate`"),
-            OptionDefinition(
-                "transceivers", "WHERE", "direct:PREFIX:PORT (hints carry IPv4 addresses) or table:FILE (ID ADDRESS:PORT lines)"),
-            OptionDefinition("cluster", "N", "0…65535, as in the hints (0)"),
-            OptionDefinition("relay-id", "N", "0…65535, unique among relays (0)"),
-            OptionDefinition("workers", "N", "1…64 threads (one per processor)"),
-            OptionDefinition("flows", "N", "1024…16777216 client addresses at most (262144)"),
-            OptionDefinition("metrics", "HOST:PORT", "HTTP: /metrics, /healthz, /readyz (off)"),
-            OptionDefinition("io", "ENGINE", "how datagrams are moved: epoll (epoll)"),
-            OptionDefinition("trunk-mtu", "BYTES", "256…9000: the longest trunk frame (1400)"),
-        ])
+    public static var table: OptionTable {
+        OptionTable(
+            program: "swiftlet-relay", summary: "the public UDP port in front of the transceivers",
+            [
+                OptionDefinition("listen", "HOST:PORT", "public UDP address; [::]:3478 takes IPv4 too", isRepeatable: true),
+                OptionDefinition("trunk", "HOST:PORT", "internal UDP address, towards transceivers"),
+                OptionDefinition("key-file", "FILE", "written by `swiftlet keys generate`"),
+                OptionDefinition(
+                    "transceivers", "WHERE", "direct:PREFIX:PORT (hints carry IPv4 addresses) or table:FILE (ID ADDRESS:PORT lines)"),
+                .cluster,
+                OptionDefinition("relay-id", "N", "0…65535, unique among relays", default: .text("0")),
+                .workers,
+                OptionDefinition("flows", "N", "\(words(Limits.flows)) client addresses at most", default: .text("262144")),
+                OptionDefinition("metrics", "HOST:PORT", "HTTP: dashboard, /metrics, /healthz, /readyz", default: .decided("off")),
+                .io,
+                .trunkMTU,
+            ])
+    }
 
-    init(_ values: OptionValues) throws(ConfigurationError) {
-        listen = try values.requiredAddresses("listen", atMost: 8)
-        trunk = try values.requiredAddress("trunk")
+    public init(_ values: OptionValues) throws(ConfigurationError) {
+        listen = try values.addresses("listen")
+        trunk = try values.address("trunk")
         guard !trunk.ip.isAny else {
             throw ConfigurationError("--trunk: \(trunk) is every address; it must be the internal one, which transceivers answer to")
         }
-        keyFile = try values.requiredText("key-file")
-        let source = try values.requiredText("transceivers")
-        if source.hasPrefix("direct:") {
-            transceivers = .direct(String(source.dropFirst(7)))
-        } else if source.hasPrefix("table:") {
-            transceivers = .table(path: String(source.dropFirst(6)))
-        } else {
-            throw ConfigurationError("--transceivers: '\(source)' is not allowed; it must be direct:PREFIX:PORT or table:FILE")
+        keyFile = try values.text("key-file")
+        transceivers = try values.transceivers("transceivers")
+        cluster = try values.number("cluster", in: 0...UInt16.max)
+        relayID = try values.number("relay-id", in: 0...UInt16.max)
+        workers = try values.optionalNumber("workers", in: Limits.workers)
+        flows = try values.number("flows", in: Limits.flows)
+        metrics = try values.optionalAddress("metrics")
+        io = try values.choice("io")
+        trunkMTU = try values.number("trunk-mtu", in: Limits.trunkMTU)
+        // Workers share ports, so the kernel would let both bind and then mix them.
+        for address in listen where address.port != 0 && address.port == trunk.port && (address.ip == trunk.ip || address.ip.isAny) {
+            throw ConfigurationError("--trunk: \(trunk) is also a public address (--listen \(address)); they must differ")
         }
-        cluster = try values.number("cluster", in: 0...UInt16.max, default: 0)
-        relayID = try values.number("relay-id", in: 0...UInt16.max, default: 0)
-        workers = try values.number("workers", in: 1...64)
-        flows = try values.number("flows", in: 1024...16_777_216, default: 262_144)
-        metrics = try values.address("metrics")
-        io = try values.choice("io", default: .epoll)
-        trunkMTU = try values.number("trunk-mtu", in: 256...9000, default: 1400)
     }
+}
 
-    /// Reads what the operator has said; `readFile` as in `OptionTable.gather`.
-    public static func parse(
-        _ arguments: some Sequence<String>, environment: [String: String], readFile: (String) -> [UInt8]?
-    ) throws(ConfigurationError) -> Invocation<RelayOptions> {
-        switch try table.gather(arguments, environment: environment, readFile: readFile) {
-        case .help: .help(table.help)
-        case .version: .version("swiftlet-relay \(swiftletVersion)")
-        case .values(let values): .run(try RelayOptions(values))
-        }
-    }
+// MARK: - Options of several programs
+
+extension OptionDefinition {
+    static let cluster = OptionDefinition("cluster", "N", "0…65535, the same everywhere in a cluster", default: .text("0"))
+    static let workers = OptionDefinition(
+        "workers", "N", "\(words(Limits.workers)) threads that move packets", default: .decided("one per processor"))
+    static let io = OptionDefinition("io", "ENGINE", "how datagrams are moved: epoll, io_uring or auto", default: .text("epoll"))
+    static let trunkMTU = OptionDefinition(
+        "trunk-mtu", "BYTES", "\(words(Limits.trunkMTU)): the longest trunk frame", default: .text("\(Limits.trunkMTUDefault)"))
+    static let backend = OptionDefinition(
+        "backend", "NAME", "what answers calls: \(BackendName.allCases.map(\.rawValue).joined(separator: ", "))",
+        default: .text("embedded:echo"))
+    static let echoDelay = OptionDefinition(
+        "echo-delay", "MS", "\(words(Limits.echoDelay)) milliseconds that embedded:echo waits", default: .text("500"))
+    static let srtp = OptionDefinition("srtp", "ENGINE", "own or libsrtp", default: .text("own"))
+    static let drainTime = OptionDefinition(
+        "drain-time", "SECONDS", "\(words(Limits.drainTime)): how long calls may go on after SIGTERM", default: .text("30"))
 }

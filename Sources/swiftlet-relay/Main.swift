@@ -18,7 +18,7 @@ final class KeyRingBox: Sendable {
     static func main() {
         do throws(ConfigurationError) {
             let invocation = try RelayOptions.parse(CommandLine.arguments.dropFirst(), environment: environment()) {
-                readFile($0, limit: 1 << 20)
+                readFile($0, limit: Limits.configurationFileBytes)
             }
             switch invocation {
             case .help(let text), .version(let text): say(text)
@@ -33,6 +33,7 @@ final class KeyRingBox: Sendable {
     static func run(_ options: RelayOptions) throws(ConfigurationError) {
         let trunkAddress = options.trunk
         let keys = try loadKeys(options.keyFile)
+        let engine = try engine(options.io)
         let (directory, stamp) = try TransceiverDirectory.load(options.transceivers)
         let processors = Machine.processors
         let workers = options.workers ?? min(processors.count, 64)
@@ -94,12 +95,13 @@ final class KeyRingBox: Sendable {
             let command = try orFail("worker \(number)") { () throws(Errno) in try WorkerCommands() }
             commands.append(command)
             let start = WorkerStart(
-                publicSockets: sockets, trunkSocket: trunkSocket, configuration: configuration, keys: keys, commands: command)
+                publicSockets: sockets, trunkSocket: trunkSocket, engine: engine, configuration: configuration, keys: keys,
+                commands: command)
             // Pinned where each worker can have a processor of its own.
             let processor = workers <= processors.count ? processors[number] : nil
             threads[number] = try launch(start, number, processor)
         }
-        log("\(workers) workers, epoll, \(libcryptoVersion)")
+        log("\(workers) workers, \(engine == .ring ? "io_uring" : "epoll"), \(libcryptoVersion)")
 
         var control: ControlServer
         do throws(Errno) {
@@ -131,7 +133,7 @@ final class KeyRingBox: Sendable {
     }
 
     private static func loadKeys(_ path: String) throws(ConfigurationError) -> KeyRingBox {
-        guard let content = readFile(path, limit: 65_536) else { throw ConfigurationError("--key-file: cannot read \(path)") }
+        guard let content = readFile(path, limit: Limits.keyFileBytes) else { throw ConfigurationError("--key-file: cannot read \(path)") }
         if isReadableByOthers(path) { log("warning: \(path) is readable by everybody; chmod 600 it") }
         do throws(KeyFileError) { return KeyRingBox(try KeyRing(parsingJSON: content.bytes)) } catch {
             throw ConfigurationError("--key-file: \(path): \(error)")
@@ -141,11 +143,20 @@ final class KeyRingBox: Sendable {
     /// Prints what the process has set aside; nothing is added after this.
     private static func report(_ configuration: RelayConfiguration, workers: Int, publicSockets: Int) {
         let flows = FlowTable.byteCount(capacity: configuration.flowCapacity)
-        let each = WorkerLimits.byteCount(configuration, publicSockets: publicSockets)
-        func mebibytes(_ count: Int) -> String { "\((count + (1 << 19)) >> 20) MiB" }
-        log(
-            "memory: \(mebibytes(each * workers)) = \(workers) workers × (\(mebibytes(flows)) for \(configuration.flowCapacity) flows + "
-                + "\(mebibytes(each - flows)) for packets in flight)")
+        var budget = MemoryBudget()
+        budget.add(workers, "\(configuration.flowCapacity) flows", bytesEach: flows)
+        budget.add(
+            workers, "packets in flight", bytesEach: WorkerLimits.byteCount(configuration, publicSockets: publicSockets) - flows)
+        log(budget.description)
+    }
+
+    /// io_uring only where the kernel lets us; `auto` takes what there is.
+    private static func engine(_ choice: IOChoice) throws(ConfigurationError) -> EngineKind {
+        guard choice != .epoll else { return .epoll }
+        guard let problem = EngineKind.ring.unavailability else { return .ring }
+        guard choice == .auto else { throw ConfigurationError("--io: 'io_uring' is not possible: \(problem); use epoll or auto") }
+        log("epoll, because \(problem)")
+        return .epoll
     }
 
     private static func orFail<Value: ~Copyable>(_ what: String, _ body: () throws(Errno) -> Value) throws(ConfigurationError) -> Value {

@@ -63,6 +63,7 @@ enum WorkerLimits {
 struct WorkerStart: ~Copyable, Sendable {
     var publicSockets: Slab<DatagramSocket?>
     var trunkSocket: DatagramSocket
+    let engine: EngineKind
     let configuration: RelayConfiguration
     let keys: KeyRingBox
     let commands: WorkerCommands
@@ -103,7 +104,7 @@ struct RelayWorker: ~Copyable {
 
     init(_ start: consuming WorkerStart) throws(Errno) {
         let count = start.publicSockets.count
-        var engine = try DatagramEngine(.epoll, socketCapacity: count + 1, descriptorCapacity: 4)
+        var engine = try DatagramEngine(start.engine, socketCapacity: count + 1, descriptorCapacity: 4)
         var sides = Slab<PublicSide?>(count: count) { _ in nil }
         for index in 0..<count {
             guard let socket = start.publicSockets[index].take() else { continue }

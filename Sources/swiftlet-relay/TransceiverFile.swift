@@ -9,13 +9,12 @@ extension TransceiverDirectory {
     /// `stamp` of a table tells whether its file has changed.
     static func load(_ source: TransceiverSource) throws(ConfigurationError) -> (directory: TransceiverDirectory, stamp: FileStamp?) {
         switch source {
-        case .direct(let text):
-            do throws(TransceiverDirectoryError) { return (try TransceiverDirectory(parsingDirect: text), nil) } catch {
-                throw ConfigurationError("--transceivers: \(error)")
-            }
+        case .direct(let prefix, let port): return (.direct(prefix, port: port), nil)
         case .table(let path):
             let stamp = FileStamp(path)
-            guard let content = readFile(path, limit: 16 << 20) else { throw ConfigurationError("--transceivers: cannot read \(path)") }
+            guard let content = readFile(path, limit: Limits.tableFileBytes) else {
+                throw ConfigurationError("--transceivers: cannot read \(path)")
+            }
             do throws(TransceiverDirectoryError) {
                 return (try TransceiverDirectory(parsingTable: String(decoding: content, as: UTF8.self)), stamp)
             } catch { throw ConfigurationError("--transceivers: \(path): \(error)") }

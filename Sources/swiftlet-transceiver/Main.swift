@@ -17,7 +17,7 @@ import Trunk
     static func main() {
         do {
             let invocation = try TransceiverOptions.parse(CommandLine.arguments.dropFirst(), environment: environment()) {
-                readFile($0, limit: 1 << 20)
+                readFile($0, limit: Limits.configurationFileBytes)
             }
             switch invocation {
             case .help(let text), .version(let text): say(text)
@@ -33,6 +33,7 @@ import Trunk
         // Before any thread starts: threads inherit the blocked signals.
         let signals = try SignalSource()
         let keys = try readKeyRing(options.keyFile)
+        let engine = try engine(options.io)
         let workers = options.workers ?? min(Machine.processors.count, 64)
         let certificate = try DTLSCertificate.generate(at: wallClock())
 
@@ -62,7 +63,7 @@ import Trunk
             let events = Mailbox.make(of: WorkerEvent.self, capacity: MediaLimits.mailbox, waking: waker)
             links.append(WorkerLink(commands.sender, events.receiver, counters))
             let start = MediaWorkerStart(
-                socket: sockets.take(index), identity: identity, settings: settings(options), trunkKey: keys.trunkKey,
+                socket: sockets.take(index), engine: engine, identity: identity, settings: settings(options), trunkKey: keys.trunkKey,
                 certificate: certificate, sessions: options.sessions, trunkMTU: options.trunkMTU, commands: commands.receiver,
                 events: events.sender, waker: commandWaker,
                 counters: counters)
@@ -93,6 +94,15 @@ import Trunk
         say("swiftlet-transceiver: stopped")
     }
 
+    /// io_uring only where the kernel lets us; `auto` takes what there is.
+    private static func engine(_ choice: IOChoice) throws -> EngineKind {
+        guard choice != .epoll else { return .epoll }
+        guard let problem = EngineKind.ring.unavailability else { return .ring }
+        guard choice == .auto else { throw ConfigurationError("--io: 'io_uring' is not possible: \(problem); use epoll or auto") }
+        complain("swiftlet-transceiver: epoll, because \(problem)")
+        return .epoll
+    }
+
     private static func settings(_ options: TransceiverOptions) -> SessionSettings {
         return SessionSettings(
             backend: .echo(delay: options.echoDelay), srtpEngine: options.srtp == .libsrtp ? .libsrtp : .own,
@@ -100,7 +110,7 @@ import Trunk
     }
 
     private static func readKeyRing(_ path: String) throws -> KeyRing {
-        guard let content = readFile(path, limit: 65_536) else { throw ConfigurationError("--key-file: cannot read \(path)") }
+        guard let content = readFile(path, limit: Limits.keyFileBytes) else { throw ConfigurationError("--key-file: cannot read \(path)") }
         if isReadableByOthers(path) { complain("swiftlet-transceiver: warning: \(path) is readable by everybody; chmod 600 it") }
         do { return try KeyRing(parsingJSON: content.span.bytes) } catch { throw ConfigurationError("--key-file: \(path): \(error)") }
     }

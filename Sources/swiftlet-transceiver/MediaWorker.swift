@@ -25,6 +25,7 @@ enum MediaLimits {
 /// Everything that a worker's thread starts with.
 struct MediaWorkerStart: ~Copyable, Sendable {
     var socket: DatagramSocket
+    let engine: EngineKind
     let identity: TransceiverWorker.Identity
     let settings: SessionSettings
     let trunkKey: SipKey
@@ -57,7 +58,7 @@ struct MediaWorker: ~Copyable {
 
     /// Runs on the worker's own thread, so that its memory is near its processor.
     init(_ start: consuming MediaWorkerStart) throws {
-        var engine = try DatagramEngine(.epoll, socketCapacity: 1, descriptorCapacity: 4)
+        var engine = try DatagramEngine(start.engine, socketCapacity: 1, descriptorCapacity: 4)
         let received = ReceiveBatch(capacity: MediaLimits.receiveBatch, payloadCapacity: MediaLimits.slot)
         let outgoing = SendBatch(capacity: MediaLimits.sendBatch, slotSize: MediaLimits.slot)
         let waker = start.waker

@@ -3,31 +3,26 @@
 // The relay starts first, because every answer of the transceiver names its port; it reads where the transceiver is from a table that is
 // written when the transceiver has told its trunk port. When one of them dies it is started again; Ctrl-C ends both.
 
+import Configuration
 import EventLoop
 import Glibc
 import Primitives
 
 enum Up {
-    static let help = """
-        usage: swiftlet up [options]
-
-          --signaling HOST:PORT    where the page and the API are served, TCP (127.0.0.1:8080)
-          --listen HOST:PORT       the relay's public port, UDP (0.0.0.0:3478)
-          --advertise HOST:PORT    what answers tell clients (the listen address, or this machine's first one)
-          --metrics HOST:PORT      the relay's dashboard and counters (127.0.0.1:9090)
-          --workers N              threads of each program, 1…64 (one per processor)
-          --backend NAME           embedded:echo
-          --echo-delay MS          0…5000 (500)
-          --srtp ENGINE            own or libsrtp (own)
-        """
-
-    private static let names = [
-        "--signaling", "--listen", "--advertise", "--metrics", "--workers", "--backend", "--echo-delay", "--srtp",
-    ]
-
     static func run(_ arguments: [String]) throws(CommandError) {
-        guard let given = try Arguments(arguments, names: names, help: help) else { return }
-        let listen = given["--listen"] ?? "0.0.0.0:3478"
+        let options: UpOptions
+        do throws(ConfigurationError) {
+            let invocation = try UpOptions.parse(arguments, environment: environment()) {
+                readFile($0, limit: Limits.configurationFileBytes)
+            }
+            switch invocation {
+            case .help(let text), .version(let text): return say(text)
+            case .run(let parsed): options = parsed
+            }
+        } catch { throw CommandError(error.description) }
+        // The file is ours; its keys are not those of the two programs, which would find it in the environment that they inherit.
+        unsetenv("SWIFTLET_CONFIG")
+
         let folder = try RuntimeFolder()
         try Keys.generate(at: folder.keyFile)
         try folder.writeTable("")
@@ -35,25 +30,17 @@ enum Up {
         do throws(Errno) { supervisor = try Supervisor() } catch { throw CommandError("signals: \(error)", status: 1) }
         defer { folder.remove() }
 
-        var relay = [
-            "--listen", listen, "--trunk", "127.0.0.1:0", "--key-file", folder.keyFile, "--cluster", "1", "--relay-id", "1",
-            "--transceivers", "table:" + folder.table, "--metrics", given["--metrics"] ?? "127.0.0.1:9090",
-        ]
-        if let workers = given["--workers"] { relay += ["--workers", workers] }
-        try supervisor.start("swiftlet-relay", relay)
-        guard let ready = supervisor.waitForReady(0), let bound = address(after: "public ", in: ready) else {
-            throw supervisor.failure(0)
-        }
+        try supervisor.start("swiftlet-relay", relayArguments(options, folder))
+        guard let ready = supervisor.waitForReady(0) else { throw supervisor.failure(0) }
+        let bound = addresses(after: "public ", in: ready)
+        guard !bound.isEmpty else { throw supervisor.failure(0) }
 
-        let advertise = given["--advertise"] ?? advertised(bound).description
-        var transceiver = [
-            "--signaling", given["--signaling"] ?? "127.0.0.1:8080", "--trunk", "127.0.0.1:0", "--advertise", advertise, "--key-file",
-            folder.keyFile, "--cluster", "1", "--id", "1", "--backend", given["--backend"] ?? "embedded:echo",
-        ]
-        for name in ["--workers", "--echo-delay", "--srtp"] { if let value = given[name] { transceiver += [name, value] } }
-        try supervisor.start("swiftlet-transceiver", transceiver)
-        guard let ready = supervisor.waitForReady(1), let trunk = address(after: "trunk ", in: ready),
-            let signaling = address(after: "http://", in: ready)
+        var advertise = options.advertise
+        // Two wildcards of one port stand for the same address.
+        if advertise.isEmpty { for address in bound.map(advertised) where !advertise.contains(address) { advertise.append(address) } }
+        try supervisor.start("swiftlet-transceiver", transceiverArguments(options, folder, advertise))
+        guard let ready = supervisor.waitForReady(1), let trunk = addresses(after: "trunk ", in: ready).first,
+            let signaling = addresses(after: "http://", in: ready).first
         else { throw supervisor.failure(1) }
         try folder.writeTable("1 \(trunk)\n")
         supervisor.signal(0, SIGHUP)
@@ -64,23 +51,46 @@ enum Up {
             Swiftlet is up.
               page         http://\(signaling.ip.isAny ? SocketAddress(.v4Loopback, port: signaling.port) : signaling)/
               API          http://\(signaling)/v1/realtime/calls and http://\(signaling)/whip
-              relay        \(advertise) (UDP)
+              relay        \(advertise.map(\.description).joined(separator: ", ")) (UDP)
             Ctrl-C stops it.
 
             """)
         // A transceiver that came back has another trunk port; the relay must know.
         supervisor.run { index, ready in
-            guard index == 1, let trunk = address(after: "trunk ", in: ready) else { return nil }
+            guard index == 1, let trunk = addresses(after: "trunk ", in: ready).first else { return nil }
             try? folder.writeTable("1 \(trunk)\n")
             return 0
         }
     }
 
-    /// The address behind `label` in a ready line.
-    private static func address(after label: String, in line: String) -> SocketAddress? {
-        guard let range = find(label, in: line) else { return nil }
-        let rest = line[range...]
-        return SocketAddress(String(rest.prefix { $0 != "," && $0 != " " && $0 != "/" }))
+    private static func relayArguments(_ options: UpOptions, _ folder: RuntimeFolder) -> [String] {
+        var words: [String] = []
+        for address in options.listen { words += ["--listen", "\(address)"] }
+        words += [
+            "--trunk", "127.0.0.1:0", "--key-file", folder.keyFile, "--cluster", "1", "--relay-id", "1", "--transceivers",
+            "table:" + folder.table, "--metrics", "\(options.metrics)", "--io", options.io.rawValue,
+        ]
+        if let workers = options.workers { words += ["--workers", "\(workers)"] }
+        return words
+    }
+
+    private static func transceiverArguments(_ options: UpOptions, _ folder: RuntimeFolder, _ advertise: [SocketAddress]) -> [String] {
+        var words = ["--signaling", "\(options.signaling)", "--trunk", "127.0.0.1:0"]
+        for address in advertise { words += ["--advertise", "\(address)"] }
+        words += [
+            "--key-file", folder.keyFile, "--cluster", "1", "--id", "1", "--backend", options.backend.rawValue, "--echo-delay",
+            "\(options.echoDelay.milliseconds)", "--srtp", options.srtp.rawValue, "--drain-time",
+            "\(options.drainTime.milliseconds / 1000)", "--io", options.io.rawValue,
+        ]
+        if let workers = options.workers { words += ["--workers", "\(workers)"] }
+        return words
+    }
+
+    /// The addresses behind `label` in a ready line, separated by blanks.
+    private static func addresses(after label: String, in line: String) -> [SocketAddress] {
+        guard let start = find(label, in: line) else { return [] }
+        let rest = line[start...].prefix { $0 != "," && $0 != "/" }
+        return rest.split(separator: " ").compactMap { SocketAddress(String($0)) }
     }
 
     private static func find(_ label: String, in line: String) -> String.Index? {

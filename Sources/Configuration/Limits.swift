@@ -1,0 +1,29 @@
+// How much of what there may be. Ranges of options, and sizes that are not options because nobody should need to change them. Each is
+// here once: the tables print it, the structs check it.
+
+/// Capacities, with the reason for each number.
+public enum Limits {
+    /// Threads that move datagrams. A worker's number is one byte of a routing hint, and its bit one of the steering program's masks.
+    public static let workers = 1...64
+    /// Public addresses of one relay, and candidates of one answer: both families on a few networks.
+    public static let addresses = 8
+    /// Client addresses that a relay knows; each worker has its share. The upper end is a table of about 2 GiB.
+    public static let flows = 1_024...16_777_216
+    /// Calls of one media worker.
+    public static let sessions = 1...65_536
+    /// Trunk frames in bytes: 256 carries the smallest useful record, 9000 is a jumbo frame.
+    public static let trunkMTU = 256...9_000
+    /// A path of 1500 bytes minus IPv6 and UDP headers (48), with room for one tunnel.
+    public static let trunkMTUDefault = 1_400
+    /// Milliseconds that the embedded echo may wait: it keeps that much audio in memory.
+    public static let echoDelay = 0...5_000
+    /// Seconds that running calls may go on after SIGTERM: a day.
+    public static let drainTime = 0...86_400
+    /// Bytes of a configuration file, a key file and a transceiver table that are read at most.
+    public static let configurationFileBytes = 1 << 20
+    public static let keyFileBytes = 1 << 16
+    public static let tableFileBytes = 16 << 20
+}
+
+/// A range as help and refusals write it: `1…64`.
+func words(_ range: ClosedRange<some BinaryInteger>) -> String { "\(range.lowerBound)…\(range.upperBound)" }

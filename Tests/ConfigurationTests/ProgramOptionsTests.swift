@@ -1,0 +1,149 @@
+import Configuration
+import Primitives
+import Testing
+
+private func help<Options: ProgramOptions>(_ type: Options.Type, _ arguments: [String] = ["--help"]) throws -> String {
+    switch try Options.parse(arguments, environment: [:], readFile: { _ in nil }) {
+    case .help(let text), .version(let text): return text
+    case .run: return "a run"
+    }
+}
+
+@Suite struct OptionsOfPrograms {
+    @Test func `a transceiver's defaults`() throws {
+        let options = try transceiver(required)
+        #expect(options.signaling == SocketAddress("127.0.0.1:8080"))
+        #expect(options.cluster == 0 && options.id == nil && options.workers == nil && options.sessions == 4096)
+        #expect(options.backend == .echo && options.echoDelay == .milliseconds(500) && options.srtp == .own)
+        #expect(options.io == .epoll && options.trunkMTU == 1400 && options.drainTime == .seconds(30))
+    }
+
+    @Test func `a relay's defaults`() throws {
+        let options = try read(RelayOptions.self, requiredOfRelay)
+        #expect(options.cluster == 0 && options.relayID == 0 && options.workers == nil && options.flows == 262_144)
+        #expect(options.metrics == nil && options.io == .epoll && options.trunkMTU == 1400)
+        #expect(options.transceivers == .table(path: "t"))
+    }
+
+    @Test func `everything of up has a default`() throws {
+        let options = try read(UpOptions.self, [])
+        #expect(options.signaling == SocketAddress("127.0.0.1:8080") && options.metrics == SocketAddress("127.0.0.1:9090"))
+        #expect(options.listen == [SocketAddress("0.0.0.0:3478")] && options.advertise.isEmpty)
+        #expect(options.backend == .echo && options.echoDelay == .milliseconds(500) && options.srtp == .own && options.workers == nil)
+    }
+
+    @Test func `up takes what it hands on`() throws {
+        let options = try read(
+            UpOptions.self,
+            ["--listen", "127.0.0.1:0", "--listen", "[::1]:0", "--advertise", "192.0.2.1:1", "--workers=2", "--srtp=libsrtp", "--io=auto"],
+            environment: ["SWIFTLET_ECHO_DELAY": "250"])
+        #expect(options.listen.count == 2 && options.advertise.count == 1 && options.workers == 2)
+        #expect(options.srtp == .libsrtp && options.io == .auto && options.echoDelay == .milliseconds(250))
+    }
+
+    @Test func `the id is an address or a number, and has a default only beside an IPv4 trunk`() throws {
+        #expect(try transceiver(required + ["--id", "10.0.0.5"]).id == 0x0A00_0005)
+        #expect(try transceiver(required + ["--id", "7"]).id == 7)
+        for trunk in ["0.0.0.0:1", "[::1]:1"] {
+            let arguments = ["--trunk", trunk, "--advertise", "203.0.113.9:3478", "--key-file", "k"]
+            #expect(complaint(arguments).hasPrefix("--id is missing; it has a default only when --trunk is an IPv4 address"))
+            #expect(complaint(arguments + ["--id", "1"]) == "accepted")
+        }
+    }
+
+    @Test(arguments: [
+        ("direct:10.0.0.0/8:4000", TransceiverSource.direct(IPPrefix("10.0.0.0/8")!, port: 4000)),
+        ("direct:192.0.2.7:4000", .direct(IPPrefix("192.0.2.7/32")!, port: 4000)), ("table:/etc/t:1", .table(path: "/etc/t:1")),
+    ])
+    func `a relay finds transceivers by prefix or by table`(text: String, source: TransceiverSource) throws {
+        #expect(try read(RelayOptions.self, Array(requiredOfRelay.dropLast()) + [text]).transceivers == source)
+    }
+
+    @Test(arguments: [
+        "10.0.0.0/8:4000", "direct:", "direct:10.0.0.0/8", "direct:10.0.0.0/33:1", "direct:10.0.0.0/8:0", "direct:10.0.0.0/8:65536",
+        "direct:2001:db8::/32:1", "table:", "tables:x", "",
+    ])
+    func `other places of transceivers are refused`(text: String) {
+        let told = complaint(RelayOptions.self, Array(requiredOfRelay.dropLast()) + [text])
+        #expect(told.contains("'\(text)' is not allowed; it must be direct:PREFIX:PORT"), "\(told)")
+    }
+
+    @Test(arguments: [
+        ("0.0.0.0:1", "0.0.0.0:3478", false), ("10.0.0.5:3478", "0.0.0.0:3478", false), ("10.0.0.5:3478", "10.0.0.5:3478", false),
+        ("10.0.0.5:3478", "10.0.0.6:3478", true), ("10.0.0.5:3480", "10.0.0.5:3478", true), ("127.0.0.1:0", "127.0.0.1:0", true),
+    ])
+    func `a relay's trunk is one address, and no public one`(trunk: String, listen: String, accepted: Bool) {
+        let told = complaint(RelayOptions.self, ["--listen", listen, "--trunk", trunk, "--key-file", "k", "--transceivers", "table:t"])
+        #expect((told == "accepted") == accepted, "\(told)")
+    }
+
+    @Test func `versions name their program`() throws {
+        #expect(try help(RelayOptions.self, ["--version"]) == "swiftlet-relay \(swiftletVersion)")
+        #expect(try help(UpOptions.self, ["--version"]) == "swiftlet up \(swiftletVersion)")
+    }
+
+    @Test func `help is asked for before anything is looked at`() throws {
+        #expect(try help(RelayOptions.self, ["--workers", "x", "-h"]).hasPrefix("swiftlet-relay: "))
+    }
+}
+
+@Suite struct HelpFromTables {
+    private let tables = [RelayOptions.table, TransceiverOptions.table, UpOptions.table]
+
+    @Test func `every option is there with its argument and its default`() {
+        for table in tables {
+            for option in table.definitions {
+                guard let line = table.help.split(separator: "\n").first(where: { $0.hasPrefix("  --\(option.name) \(option.argument) ") })
+                else {
+                    Issue.record("\(table.program) does not explain --\(option.name)")
+                    continue
+                }
+                switch option.fallback {
+                case .none: #expect(line.contains("(required"))
+                case .text(let text): #expect(line.contains("(default \(text)"))
+                case .decided(let words): #expect(line.contains("(default: \(words)"))
+                }
+                #expect(line.hasSuffix("repeatable)") == option.isRepeatable)
+            }
+        }
+    }
+
+    @Test func `columns line up and lines fit a wide terminal`() {
+        for table in tables {
+            let lines = table.help.split(separator: "\n").filter { $0.hasPrefix("  --") }
+            #expect(lines.allSatisfy { $0.count <= 150 })
+        }
+    }
+
+    @Test func `every text that is a default is accepted`() {
+        // A default goes through the same checks as a given value, so a program with only its required options must start.
+        #expect(complaint(RelayOptions.self, requiredOfRelay) == "accepted")
+        #expect(complaint(required) == "accepted")
+        #expect(complaint(UpOptions.self, []) == "accepted")
+    }
+}
+
+@Suite struct AddingUpMemory {
+    @Test func `the sum stands before its items, the largest first`() {
+        var budget = MemoryBudget()
+        budget.add(2, "packets in flight", bytesEach: 512 << 10)
+        budget.add(4, "65536 flows", bytesEach: 40 << 20)
+        budget.add("transceiver table", bytes: 1_000)
+        #expect(budget.bytes == (1 << 20) + (160 << 20) + 1_000)
+        #expect(
+            budget.description == """
+                memory: 161 MiB
+                   160 MiB  4 × 65536 flows
+                  1024 KiB  2 × packets in flight
+                     1 KiB  transceiver table
+                """)
+    }
+
+    @Test func `a sum that does not fit stays at the end`() {
+        var budget = MemoryBudget()
+        budget.add(.max, "flows", bytesEach: 2)
+        budget.add(1, "more", bytesEach: 1)
+        budget.add(-1, "less", bytesEach: 5)
+        #expect(budget.bytes == .max)
+    }
+}
