@@ -38,6 +38,7 @@ extension SCTPAssociation {
     /// A packet carried data.
     mutating func acknowledgeLater() {
         acknowledging.packets &+= 1
+        lastBusy = clock
         if window.hasGap { acknowledging.isUrgent = true }
         if state == .shutdownSent {
             acknowledging.isUrgent = true
@@ -153,6 +154,8 @@ extension SCTPAssociation {
             congestion.acknowledged(news.bytes, to: sending.cumulativeAck, wasFull: wasFull, nothingLeft: sending.flight == 0)
         }
         if let highest = news.highest { countMisses(below: highest, youngest: news.youngest, moved: moved) }
+        // What the peer has may end where something was given up.
+        if moved { moveSkipPoint() }
         if moved || sending.flight == 0 {
             timers[.retransmission] = sending.flight > 0 || skipPoint != sending.cumulativeAck ? clock + roundTrip.timeout : .never
         }

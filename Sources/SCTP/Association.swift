@@ -54,6 +54,8 @@ public struct SCTPAssociation: ~Copyable {
     var heartbeatNonce: UInt64 = 0
     var heartbeatIsOut = false
     var lastHeard: Instant
+    /// When data came or went.
+    var lastBusy: Instant
     var resetting = StreamResets()
 
     var items = Ring(initial: 16, limit: 8192, blank: Item())
@@ -80,6 +82,7 @@ public struct SCTPAssociation: ~Copyable {
         key = SipKey(k0: seed, k1: 0x5357_4946_544c_4554)
         clock = now
         lastHeard = now
+        lastBusy = now
         lastSent = now
         handshakeSentAt = now
         localTag = Self.tag(key, &drawn)
@@ -120,6 +123,18 @@ public struct SCTPAssociation: ~Copyable {
         dropGivenEvents()
         announceWindow()
         return message
+    }
+
+    /// As `takeMessage`, appended to `output` without allocating. False: there is none, or no room; then it stays.
+    public mutating func takeMessage(into output: inout OutputRawSpan) -> Bool {
+        guard given > 0, Int(items[0].chain.byteCount) <= output.freeCapacity else { return false }
+        let item = items.removeFirst()
+        given -= 1
+        window.store.append(item.chain, to: &output)
+        window.store.remove(item.chain)
+        dropGivenEvents()
+        announceWindow()
+        return true
     }
 
     /// In bytes: what was given to `send` and is not acknowledged. At most 1 MiB.

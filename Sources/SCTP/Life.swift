@@ -100,6 +100,7 @@ extension SCTPAssociation {
         guard state.isUp else { return }
         if heartbeatIsOut { countError(.peerUnreachable) }
         guard state != .over else { return }
+        if clock - lastBusy >= heartbeatInterval { shrink() }
         if heartbeatIsOut || clock - lastHeard >= heartbeatInterval {
             heartbeatIsOut = true
             heartbeatNonce = Self.draw(key, &drawn)
@@ -108,6 +109,13 @@ extension SCTPAssociation {
         } else {
             timers[.heartbeat] = lastHeard + heartbeatInterval
         }
+    }
+
+    /// After a while without data, what a burst needed is given back.
+    private mutating func shrink() {
+        sending.shrink()
+        window.shrink()
+        items.shrink()
     }
 
     func writeHeartbeat(to packet: inout OutputRawSpan) {

@@ -113,12 +113,6 @@ struct ReceiveWindow: ~Copyable {
     var capacity: Int { announced }
     var hasGap: Bool { highest != cumulative }
 
-    func holds(_ tsn: UInt32) -> Bool {
-        if !isBefore(cumulative, tsn) { return true }
-        guard !isBefore(highest, tsn) else { return false }
-        return slots[index(tsn)].state != .empty
-    }
-
     /// - Parameter payload: not empty.
     mutating func insert(_ header: DataHeader, _ payload: RawSpan) -> ArrivalResult {
         guard isBefore(cumulative, header.tsn) else { return .duplicate }
@@ -284,6 +278,11 @@ struct ReceiveWindow: ~Copyable {
             guard body(UInt16(truncatingIfNeeded: start), UInt16(truncatingIfNeeded: distance)) else { return }
             distance &+= 1
         }
+    }
+
+    mutating func shrink() {
+        store.shrink()
+        if !hasGap && slots.count > Self.initialSlots { slots = Slab(count: Self.initialSlots) { _ in Slot() } }
     }
 
     private func isThere(_ distance: Int) -> Bool {

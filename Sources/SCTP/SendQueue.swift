@@ -166,6 +166,11 @@ struct SendQueue: ~Copyable {
         return nil
     }
 
+    mutating func shrink() {
+        chunks.shrink()
+        bytes.shrink()
+    }
+
     /// Takes the oldest chunk away: it is acknowledged for good.
     mutating func removeFirst() -> OutgoingChunk {
         let chunk = chunks.removeFirst()

@@ -59,6 +59,7 @@ extension SCTPAssociation {
         sending.copyPayload(index, to: &packet)
         packet.append(zeros: padding(length))
         sending.markSent(index, at: clock)
+        lastBusy = clock
         if timers[.retransmission] == .never { timers[.retransmission] = clock + roundTrip.timeout }
         return true
     }
@@ -91,7 +92,7 @@ extension SCTPAssociation {
     }
 
     /// The skip point goes over all given-up chunks that follow the cumulative acknowledgement.
-    private mutating func moveSkipPoint() {
+    mutating func moveSkipPoint() {
         var index = 0
         while index < sending.sentCount && sending.chunks[index].state == .abandoned { index &+= 1 }
         let point = sending.tsn(index) &- 1

@@ -1,5 +1,5 @@
-// Storage that starts small, doubles when used up to a bound, and shrinks again when it is empty: an idle association costs little,
-// and a busy one allocates nothing in its steady state.
+// Storage that starts small, doubles when used up to a bound, and shrinks again when it is empty and its owner says so: an idle
+// association costs little, and a busy one allocates nothing in its steady state.
 
 import Primitives
 
@@ -52,8 +52,12 @@ struct Ring<Element: BitwiseCopyable>: ~Copyable {
         let element = slots[head]
         head = (head &+ 1) & (slots.count &- 1)
         count &-= 1
-        if count == 0 && slots.count > initial { resize(to: initial) }
         return element
+    }
+
+    /// Back to the first size, if nothing is held.
+    mutating func shrink() {
+        if count == 0 && slots.count > initial { resize(to: initial) }
     }
 
     private mutating func resize(to size: Int) {
@@ -108,7 +112,11 @@ struct ByteRing: ~Copyable {
     mutating func discard(before position: Int) {
         precondition(position >= start && position <= end)
         start = position
-        if start == end && storage.slotSize > Self.initial { storage = ByteSlab(count: 1, slotSize: Self.initial) }
+    }
+
+    /// Back to the first size, if nothing is held.
+    mutating func shrink() {
+        if count == 0 && storage.slotSize > Self.initial { storage = ByteSlab(count: 1, slotSize: Self.initial) }
     }
 
     private mutating func copy(_ source: RawSpan, to offset: Int) {
@@ -208,11 +216,14 @@ struct BlockStore: ~Copyable {
             used &-= 1
             block = next
         }
-        if used == 0 && bytes.count > Self.initial {
-            bytes = ByteSlab(count: Self.initial, slotSize: Self.blockSize)
-            links = Self.freeLinks(Self.initial, from: 0)
-            free = 0
-        }
+    }
+
+    /// Back to the first size, if nothing is held.
+    mutating func shrink() {
+        guard used == 0 && bytes.count > Self.initial else { return }
+        bytes = ByteSlab(count: Self.initial, slotSize: Self.blockSize)
+        links = Self.freeLinks(Self.initial, from: 0)
+        free = 0
     }
 
     /// A copy of the whole chain, for messages that leave and for set-up.

@@ -179,7 +179,7 @@ struct PacketMaker {
     static func big(_ value: UInt32) -> [UInt8] { (0..<4).map { UInt8(truncatingIfNeeded: value >> UInt32(24 - 8 * $0)) } }
     static func big(_ value: UInt16) -> [UInt8] { [UInt8(value >> 8), UInt8(truncatingIfNeeded: value)] }
 
-    mutating func chunk(_ type: UInt8, _ flags: UInt8 = 0, _ value: [UInt8], length: UInt16? = nil) {
+    mutating func chunk(_ type: UInt8, _ flags: UInt8 = 0, _ value: [UInt8] = [], length: UInt16? = nil) {
         chunks += [type, flags] + Self.big(length ?? UInt16(4 + value.count)) + value
         while chunks.count % 4 != 0 { chunks.append(0) }
     }
