@@ -14,7 +14,7 @@ SEED ?= 1
 SWIFT ?= swift
 RELEASE := .build/release
 
-.PHONY: help run build test unit e2e lint format bench simulate fuzz deps deps-test deps-bench clean
+.PHONY: help run build test unit simulations e2e lint format bench simulate fuzz deps deps-test deps-bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -33,11 +33,17 @@ run: deps build
 build: deps
 	$(SWIFT) build -c release
 
-test: unit e2e
+test: unit simulations e2e
 
 unit: deps
 	$(SWIFT) build -c release --build-tests
 	SWIFT_BACKTRACE=enable=no SWIFTLET_MUTATIONS=$(SWIFTLET_MUTATIONS) $(SWIFT) test -c release --skip-build
+
+# A run that breaks a promise ends with status 1 and names its seed.
+simulations: build
+	$(RELEASE)/swiftlet simulate --network perfect --count 5 >/dev/null
+	$(RELEASE)/swiftlet simulate --network wifi --count 40 >/dev/null
+	$(RELEASE)/swiftlet simulate --loss 20 --count 10 >/dev/null
 
 e2e: deps-test build
 	Tests/EndToEnd/run.sh
