@@ -9,9 +9,14 @@ import Testing
         let atOnce = reactor.wait(until: .zero)
         #expect(atOnce == 0)
         let deadline = MonotonicClock.now() + .microseconds(1500)
-        let later = reactor.wait(until: deadline)
-        #expect(later == 0)
-        #expect(MonotonicClock.now() >= deadline)
+        // A signal to the process may end a wait early, and other tests send some; nothing else does.
+        var waits = 0
+        while MonotonicClock.now() < deadline {
+            let later = reactor.wait(until: deadline)
+            #expect(later == 0)
+            waits += 1
+        }
+        #expect(waits <= 4)
     }
 
     /// Both ends of a pair are ready in the same wait. The owner of the first closes the second: its event must not be seen, and a
