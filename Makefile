@@ -1,20 +1,25 @@
 # Swiftlet. `make run` and `make test` need nothing but Debian 12 and Swift; they install the Debian packages that are missing.
 
-BUILD_PACKAGES := pkg-config libssl-dev libsrtp2-dev liburing-dev libopus-dev libspeexdsp-dev libnghttp2-dev libhiredis-dev libusrsctp-dev
-TEST_PACKAGES := chromium firefox-esr python3-venv python3-gi gir1.2-gstreamer-1.0 gir1.2-gst-plugins-bad-1.0 gstreamer1.0-nice \
-	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
-BENCH_PACKAGES := valgrind
+BUILD_PACKAGES := pkg-config libssl-dev libsrtp2-dev liburing-dev libopus-dev libspeexdsp-dev libnghttp2-dev libhiredis-dev libusrsctp-dev \
+	libmaxminddb-dev
+TEST_PACKAGES := espeak-ng chromium firefox-esr python3-venv python3-gi gir1.2-gstreamer-1.0 gir1.2-gst-plugins-bad-1.0 gstreamer1.0-nice \
+	redis-server gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+BENCH_PACKAGES := valgrind binutils
+# What `swiftlet bench load --against nginx,coturn` compares with. Debian starts both as services when it installs them.
+PEER_PACKAGES := nginx-light libnginx-mod-stream coturn
 
 # Mutated inputs per parser in the unit tests; CI asks for a million.
 SWIFTLET_MUTATIONS ?= 20000
 # Handed to `swiftlet up`.
 ARGS ?=
 SEED ?= 1
+# Runs with faults, half of them to show safety and half liveness.
+SEEDS ?= 10000
 
 SWIFT ?= swift
 RELEASE := .build/release
 
-.PHONY: help run build test unit simulations e2e lint format bench simulate fuzz deps deps-test deps-bench clean
+.PHONY: help run build test unit simulations hotpath budgets e2e faults planted lint format bench simulate fuzz deps deps-test deps-bench deps-peers clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,9 +27,14 @@ help:
 	@echo "make test             every test: unit, simulation, and real clients against the built programs"
 	@echo "make unit             the tests without browsers"
 	@echo "make e2e              the tests with Chromium, Firefox, aiortc and GStreamer"
+	@echo "make hotpath          no reference counts, no allocations in the machine code of the packet path"
+	@echo "make budgets          instructions and allocations of a packet against their budgets"
+	@echo "make faults           what kills, upgrades and bad files cost, each beside the undisturbed minute"
 	@echo "make bench            what a packet costs the relay"
 	@echo "make simulate SEED=N  one call in virtual time"
+	@echo "make simulations [SEEDS=N]  many, with every fault there is"
 	@echo "make fuzz             libFuzzer programs for every parser"
+	@echo "make planted          does the simulator find bugs that are put into a copy for it to find?"
 	@echo "make lint             formatting"
 
 run: deps build
@@ -33,7 +43,7 @@ run: deps build
 build: deps
 	$(SWIFT) build -c release
 
-test: unit simulations e2e
+test: unit simulations hotpath budgets e2e
 
 unit: deps
 	$(SWIFT) build -c release --build-tests
@@ -41,12 +51,29 @@ unit: deps
 
 # A run that breaks a promise ends with status 1 and names its seed.
 simulations: build
-	$(RELEASE)/swiftlet simulate --network perfect --count 5 >/dev/null
-	$(RELEASE)/swiftlet simulate --network wifi --count 40 >/dev/null
-	$(RELEASE)/swiftlet simulate --loss 20 --count 10 >/dev/null
+	$(RELEASE)/swiftlet simulate --network perfect --seeds 5 >/dev/null
+	$(RELEASE)/swiftlet simulate --network wifi --seeds 40 >/dev/null
+	$(RELEASE)/swiftlet simulate --loss 20 --seeds 10 >/dev/null
+	Tests/Simulation/faults.sh $(RELEASE)/swiftlet $(SEEDS) $(SEED)
+
+# No reference count and no allocation in the machine code of what runs for every packet.
+hotpath: deps-bench build
+	Tests/HotPath/check.sh $(RELEASE)/swiftlet-relay
+	Tests/HotPath/check.sh $(RELEASE)/swiftlet-relay Tests/HotPath/worker.txt
+
+# Instructions and allocations of a packet, against Perf/Budgets.
+budgets: deps-bench build
+	Perf/budgets.sh
 
 e2e: deps-test build
 	Tests/EndToEnd/run.sh
+
+faults: deps-test build
+	SWIFTLET_FAULTS=long Tests/EndToEnd/run.sh test_faults test_faults_clients test_outage
+
+# A copy with known bugs, each simulated until it is found.
+planted: deps
+	SWIFT=$(SWIFT) Tests/Planted/run.sh
 
 lint:
 	$(SWIFT) format lint --strict --parallel -r Package.swift Sources Tests
@@ -71,6 +98,9 @@ deps-test: deps
 
 deps-bench: deps
 	@Tuning/install-packages.sh $(BENCH_PACKAGES)
+
+deps-peers:
+	@Tuning/install-packages.sh $(PEER_PACKAGES)
 
 clean:
 	rm -rf .build

@@ -16,6 +16,12 @@ let shell: [SwiftSetting] = [
     .treatAllWarnings(as: .error),
 ]
 
+/// The files of the transceiver's page; Sources/swiftlet-transceiver/Page.swift serves them by these names.
+let page = [
+    "index.html", "style.css", "app.js", "call.js", "conversation.js", "ear.js", "elements.js", "lanes.js", "listener.js", "log.js",
+    "numbers.js", "settings.js", "talk.js", "transcript.js",
+]
+
 let package = Package(
     name: "swiftlet",
     targets: [
@@ -29,6 +35,7 @@ let package = Package(
         .systemLibrary(name: "CSpeexDSP", pkgConfig: "speexdsp", providers: [.apt(["libspeexdsp-dev"])]),
         .systemLibrary(name: "CNGHTTP2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
         .systemLibrary(name: "CHiredis", pkgConfig: "hiredis", providers: [.apt(["libhiredis-dev"])]),
+        .systemLibrary(name: "CMaxMindDB", pkgConfig: "libmaxminddb", providers: [.apt(["libmaxminddb-dev"])]),
         .systemLibrary(name: "CUsrSCTP", pkgConfig: "usrsctp", providers: [.apt(["libusrsctp-dev"])]),
 
         // Foundations and codecs.
@@ -37,20 +44,26 @@ let package = Package(
         .target(name: "SDP", dependencies: ["Primitives"], swiftSettings: strict),
         .target(name: "RTP", dependencies: ["Primitives"], swiftSettings: strict),
         .target(name: "SCTP", dependencies: ["Primitives"], swiftSettings: strict),
-        .target(name: "HTTP", dependencies: ["Primitives"], swiftSettings: strict),
+        .target(name: "HTTP", dependencies: ["Primitives", "Crypto"], swiftSettings: strict),
         .target(name: "Crypto", dependencies: ["Primitives", "COpenSSL"], swiftSettings: shell),
-        .target(name: "RoutingHint", dependencies: ["Primitives", "Crypto"], swiftSettings: strict),
-        .target(name: "Trunk", dependencies: ["Primitives", "Crypto"], swiftSettings: strict),
+        .target(name: "RoutingHint", dependencies: ["Primitives", "Crypto"], exclude: ["SPEC.md"], swiftSettings: strict),
+        .target(name: "Trunk", dependencies: ["Primitives", "Crypto"], exclude: ["SPEC.md"], swiftSettings: strict),
         .target(name: "ICE", dependencies: ["Primitives", "STUN", "Crypto"], swiftSettings: strict),
-        // libssl is linked here alone: the relay must not carry it.
+        // libssl is linked by these two alone: the relay must not carry it.
         .target(
             name: "DTLS", dependencies: ["Primitives", "Crypto", "COpenSSL"], swiftSettings: shell,
+            linkerSettings: [.linkedLibrary("ssl")]),
+        .target(
+            name: "TLS", dependencies: ["Primitives", "Crypto", "COpenSSL"], swiftSettings: shell,
             linkerSettings: [.linkedLibrary("ssl")]),
         .target(name: "SRTP", dependencies: ["Primitives", "Crypto", "COpenSSL", "CSRTP2"], swiftSettings: shell),
         .target(name: "Audio", dependencies: ["Primitives", "RTP", "COpus", "CSpeexDSP"], swiftSettings: shell),
         .target(name: "Realtime", dependencies: ["Primitives"], swiftSettings: strict),
-        .target(name: "Backend", dependencies: ["Primitives", "Realtime", "HTTP", "CNGHTTP2"], swiftSettings: shell),
+        .target(name: "Backend", dependencies: ["Primitives", "Realtime", "HTTP", "Audio", "CNGHTTP2"], swiftSettings: shell),
         .target(name: "FlowCache", dependencies: ["Primitives", "Crypto", "CHiredis"], swiftSettings: shell),
+
+        .target(name: "Membership", dependencies: ["Primitives"], swiftSettings: strict),
+        .target(name: "Steering", dependencies: ["Primitives", "CMaxMindDB"], swiftSettings: shell),
 
         // The two product cores.
         .target(
@@ -82,21 +95,23 @@ let package = Package(
             name: "swiftlet-transceiver",
             dependencies: [
                 "Primitives", "Crypto", "TransceiverCore", "EventLoop", "Telemetry", "Serving", "Configuration", "HTTP", "RoutingHint",
-                "Trunk", "SDP", "ICE", "DTLS", "SRTP", "RTP", "SCTP", "Realtime", "Backend",
+                "Trunk", "SDP", "ICE", "DTLS", "SRTP", "RTP", "SCTP", "Realtime", "Backend", "TLS", "Steering",
+                "Membership",
             ], path: "Sources/swiftlet-transceiver",
-            resources: [.embedInCode("Page/index.html"), .embedInCode("Page/app.js"), .embedInCode("Page/style.css")],
-            swiftSettings: shell),
+            resources: page.map { .embedInCode("Page/\($0)") }, swiftSettings: shell),
         .executableTarget(
             name: "swiftlet",
             dependencies: [
                 "Primitives", "Crypto", "RoutingHint", "Trunk", "STUN", "EventLoop", "Telemetry", "Configuration", "HTTP", "Simulation",
-                "RelayCore", "CBench",
+                "RelayCore", "Audio", "CBench",
             ], path: "Sources/swiftlet", swiftSettings: shell),
+        .executableTarget(
+            name: "audio-bench", dependencies: ["Primitives", "Audio", "COpus"], path: "Perf/AudioBench", swiftSettings: shell),
         .target(
             name: "Simulation",
             dependencies: [
-                "Primitives", "Crypto", "STUN", "RTP", "SDP", "SRTP", "DTLS", "ICE", "HTTP", "RoutingHint", "Trunk", "RelayCore",
-                "TransceiverCore",
+                "Primitives", "Crypto", "STUN", "RTP", "SDP", "SCTP", "SRTP", "DTLS", "ICE", "HTTP", "RoutingHint", "Trunk", "RelayCore",
+                "TransceiverCore", "COpenSSL",
             ], swiftSettings: shell),
 
         // Tests: one target a room, so that a change builds what it touches.
@@ -105,24 +120,31 @@ let package = Package(
         .testTarget(name: "STUNTests", dependencies: ["STUN", "ICE", "Crypto", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "SDPTests", dependencies: ["SDP", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "RTPTests", dependencies: ["RTP", "TestSupport"], swiftSettings: shell),
-        .testTarget(name: "SCTPTests", dependencies: ["SCTP", "CUsrSCTP", "TestSupport"], swiftSettings: shell),
+        // The tests give usrsctp a clock of their own, in place of the C library's.
+        .testTarget(
+            name: "SCTPTests", dependencies: ["SCTP", "CUsrSCTP", "CLinux", "TestSupport"], swiftSettings: shell,
+            linkerSettings: [.unsafeFlags(["-Xlinker", "--export-dynamic-symbol=gettimeofday"])]),
         .testTarget(name: "HTTPTests", dependencies: ["HTTP", "TestSupport"], swiftSettings: shell),
         .testTarget(
-            name: "RelayTests", dependencies: ["RelayCore", "RoutingHint", "Trunk", "STUN", "Crypto", "TestSupport"], swiftSettings: shell),
+            name: "RelayTests", dependencies: ["RelayCore", "RoutingHint", "Trunk", "STUN", "Crypto", "TestSupport"], exclude: ["Vectors"],
+            swiftSettings: shell),
         .testTarget(name: "DTLSTests", dependencies: ["DTLS", "Crypto", "COpenSSL", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "TLSTests", dependencies: ["TLS", "Backend", "Realtime", "HTTP", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "SRTPTests", dependencies: ["SRTP", "Crypto", "COpenSSL", "CLinux", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "AudioTests", dependencies: ["Audio", "RTP", "TestSupport"], swiftSettings: shell),
-        .testTarget(name: "RealtimeTests", dependencies: ["Realtime", "Backend", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "RealtimeTests", dependencies: ["Realtime", "Backend", "HTTP", "CNGHTTP2", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "EventLoopTests", dependencies: ["EventLoop", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "ConfigurationTests", dependencies: ["Configuration", "Telemetry", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "FlowCacheTests", dependencies: ["FlowCache", "TestSupport"], swiftSettings: shell),
         .testTarget(
             name: "TransceiverTests",
             dependencies: [
-                "TransceiverCore", "Crypto", "DTLS", "HTTP", "ICE", "RoutingHint", "RTP", "SDP", "STUN", "Trunk", "TestSupport",
+                "TransceiverCore", "Crypto", "DTLS", "HTTP", "ICE", "RoutingHint", "RTP", "SCTP", "SDP", "STUN", "Trunk", "TestSupport",
             ],
             swiftSettings: shell),
-        .testTarget(name: "SimulationTests", dependencies: ["Simulation", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "MembershipTests", dependencies: ["Membership", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "SteeringTests", dependencies: ["Steering", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "SimulationTests", dependencies: ["Simulation", "TransceiverCore", "TestSupport"], swiftSettings: shell),
     ],
     swiftLanguageModes: [.v6]
 )
@@ -132,7 +154,11 @@ if Context.environment["SWIFTLET_FUZZ"] != nil {
     package.targets.append(
         .executableTarget(
             name: "swiftlet-fuzz",
-            dependencies: ["Primitives", "STUN", "SDP", "RTP", "HTTP", "RoutingHint", "Trunk", "Realtime"], path: "Tests/Fuzz",
+            dependencies: [
+                "Primitives", "STUN", "SDP", "RTP", "SCTP", "HTTP", "RoutingHint", "Trunk", "Realtime", "Audio", "Backend", "Steering",
+                "Membership",
+            ],
+            path: "Tests/Fuzz",
             exclude: ["build.sh"],
             swiftSettings: [.enableExperimentalFeature("Lifetimes"), .unsafeFlags(["-parse-as-library", "-sanitize=fuzzer"])],
             linkerSettings: [.unsafeFlags(["-sanitize=fuzzer", "-use-ld=lld"])]))

@@ -5,9 +5,16 @@ cd "$(dirname "$0")/.."
 program=.build/release/swiftlet
 packets="${PACKETS:-1000000}"
 
-for flows in 64 256; do
-    "$program" bench relay --packets "$packets" --flows "$flows"
-done
+if [ "${ONLY:-}" != instructions ]; then
+    # One transceiver takes the whole burst in one train; eight take eight.
+    "$program" bench relay --packets "$packets" --flows 256
+    "$program" bench relay --packets "$packets" --flows 256 --transceivers 8
+
+    # Whole programs on processors of their own; Perf/relay-figures.sh is the long form.
+    "$program" bench load --against relay,relay-uring,bare,plain,nginx,coturn --rounds 3 --milliseconds 300 --flows 1000 --pattern burst:32
+    "$program" bench load --against relay,relay-uring,bare,plain,nginx,coturn --rounds 3 --milliseconds 300 --flows 400 --pattern even
+    "$program" bench bad --rounds 3 --milliseconds 300
+fi
 
 command -v valgrind >/dev/null || { echo "valgrind is missing: no instruction counts"; exit 0; }
 work=$(mktemp -d)
@@ -21,19 +28,26 @@ program="$work/swiftlet"
 short=6400
 long=70400
 instructions() {
-    valgrind --tool=callgrind --callgrind-out-file="$work/callgrind.$1" "$program" bench core --packets "$1" --flows 256 2>&1 |
+    valgrind --tool=callgrind --callgrind-out-file="$work/callgrind.$1.$2" "$program" bench core --packets "$2" --flows 256 --direction "$1" 2>&1 |
         sed -n 's/.*Collected : \([0-9]*\).*/\1/p'
 }
-allocations() {
-    valgrind --leak-check=no "$program" bench core --packets "$1" --flows 256 2>&1 |
-        sed -n 's/.*total heap usage: \([0-9,]*\) allocs.*/\1/p' | tr -d ,
+heap() {
+    valgrind --leak-check=no "$program" bench "$@" 2>&1 | sed -n 's/.*total heap usage: \([0-9,]*\) allocs.*/\1/p' | tr -d ,
 }
-i1=$(instructions $short)
-i2=$(instructions $long)
-a1=$(allocations $short)
-a2=$(allocations $long)
-echo "relay core alone, 256 known flows, 160 B, batches of 64, valgrind:"
-echo "  instructions per packet  $(((i2 - i1) / (long - short)))"
-echo "  allocations per packet   $((a2 - a1)) in $((long - short)) packets"
-echo "  where the instructions go:"
-callgrind_annotate --threshold=95 "$work/callgrind.$long" 2>/dev/null | grep -E '^ *[0-9,]+ \(' | head -n 12 | cut -c1-150
+echo "relay core alone, 256 known flows of 1 transceiver, 160 B, batches of 64, valgrind:"
+for direction in up down; do
+    first=$(instructions $direction $short)
+    second=$(instructions $direction $long)
+    echo "  instructions per packet, $direction  $(((second - first) / (long - short)))"
+    first=$(heap core --packets $short --direction $direction)
+    second=$(heap core --packets $long --direction $direction)
+    echo "  allocations, $direction  $((second - first)) in $((long - short)) packets"
+done
+# The same with sockets. What the bench allocates to make up frames for the way down is not the relay's, so that only the way up is here.
+first=$(heap relay --packets $short --flows 64 --direction up)
+second=$(heap relay --packets $long --flows 64 --direction up)
+echo "  allocations, up, with the sockets and both bare loops  $((second - first)) in $((long - short)) packets"
+for direction in up down; do
+    echo "  where the instructions go, $direction:"
+    callgrind_annotate --threshold=95 "$work/callgrind.$direction.$long" 2>/dev/null | grep -E '^ *[0-9,]+ \(' | head -n 10 | cut -c1-150
+done

@@ -64,3 +64,65 @@ public func fuzzJitterBuffer(_ bytes: RawSpan) {
         at += 8
     }
 }
+
+/// What a reader of redundant audio makes of any bytes lies within them, and the pipe survives it; what our own writer makes of them as packets,
+/// the reader takes apart again.
+public func fuzzRED(_ bytes: RawSpan) {
+    guard bytes.byteCount <= 2_048 else { return }
+    if let packet = try? REDPacket(parsing: bytes) {
+        precondition(packet.copyCount <= REDPacket.copiesMax)
+        var at = packet.primary.bytes.upperBound
+        precondition(at == bytes.byteCount)
+        at = packet.primary.bytes.lowerBound
+        for distance in 1..<(packet.copyCount + 1) {
+            let copy = packet.copy(distance: distance)
+            precondition(copy.bytes.upperBound == at && copy.bytes.count < 1_024 && copy.timestampOffset < 16_384)
+            at = copy.bytes.lowerBound
+        }
+        precondition(at == 1 + 4 * packet.copyCount)
+        var settings = AudioPipe.Settings()
+        settings.voiceActivity = nil
+        settings.rate = 8_000
+        var pipe = AudioPipe(settings)
+        let type = packet.primary.payloadType
+        let start = Instant.zero + .seconds(100)
+        pipe.setRoundTrip(.milliseconds(10))
+        for index in 0..<10 as Range<Int64> where index < 2 || index % 4 == 1 {
+            _ = pipe.receive(
+                red: bytes, opusType: type, sequence: index, timestamp: UInt32(index * 960), source: 1,
+                at: start + .milliseconds(20 * index))
+            while pipe.nextRequest() != nil {}
+        }
+        pipe.advance(to: start + .milliseconds(300))
+        var frame = InlineArray<160, Int16>(repeating: 0)
+        var span = frame.mutableSpan
+        while pipe.nextFrame(into: &span) != nil {}
+    }
+    fuzzREDWriter(bytes)
+}
+
+/// Cuts the input into packets; each but the last copies comes back as it was.
+private func fuzzREDWriter(_ bytes: RawSpan) {
+    guard bytes.byteCount > 2 else { return }
+    var writer = REDWriter(payloadType: bytes.byte(0), distance: Int(bytes.byte(1) & 7))
+    var timestamp: UInt32 = 0
+    var at = 2
+    while at < bytes.byteCount {
+        let length = min(Int(bytes.byte(at)) * 5, bytes.byteCount - at)
+        let packet = bytes.bytes(at..<(at + length))
+        timestamp &+= 120 * UInt32(bytes.byte(at) & 0x1F)
+        var room = InlineArray<1_500, UInt8>(repeating: 0)
+        var span = room.mutableSpan
+        let size = span.withUnsafeMutableBytes { raw in
+            var output = OutputRawSpan(buffer: raw, initializedCount: 0)
+            let written = writer.write(packet, timestamp: timestamp, into: &output)
+            precondition(written || length >= 1_500)
+            return output.finalize(for: raw)
+        }
+        let payload = room.span.bytes.bytes(0..<size)
+        guard let back = try? REDPacket(parsing: payload) else { preconditionFailure("we do not understand what we write") }
+        precondition(payload.bytes(back.primary.bytes).elementsEqual(packet))
+        precondition(back.copyCount <= 4 && (back.copyCount == 0 || size <= REDWriter.sizeMax))
+        at += max(1, length)
+    }
+}

@@ -41,11 +41,15 @@ public struct JitterBuffer: ~Copyable {
     private static let lag = Interval.seconds(1)
     /// Excess delay is given back in a pause; when none comes for so long, in the middle of speech.
     private static let patience = Interval.seconds(2)
-    /// After a loss the buffer waits for one more packet, which may carry the lost one, for so long.
+    /// Repairs are waited for as long as they took in the last 10…20 s.
+    private static let repairWindow = Interval.seconds(10)
+    /// After a loss that only the sender can repair, such repairs are waited for so long.
     private static let lossMemory = Interval.seconds(10)
     /// 2.5 ms: media time is handed out in multiples of it, and closer packets are neighbours.
     private static let unit: Int64 = 120
     private static let concealmentMax = 5_760
+    /// Concealment sounds like what was said before for so long; then it fades.
+    private static let convincing = 2 * MediaClock.frame
 
     private let settings: Settings
     private var store: PacketStore
@@ -67,8 +71,20 @@ public struct JitterBuffer: ~Copyable {
     private var senderIsSilent = false
     private var lateSince: Instant?
     private var excessSince: Instant?
-    private var lossUntil = Instant.zero
+    /// How late what repaired a loss came at most, in this spell of `repairWindow` and in the one before.
+    private var repair = Interval.zero
+    private var repairBefore = Interval.zero
+    private var repairSpellEnd = Instant.zero
+    private var retransmissionUntil = Instant.zero
+    private var packetSamples = MediaClock.frame
+    /// How far back copies in the last packet reached, and in the one before.
+    private var copies = 0
+    private var copiesBefore = 0
     private var target: Interval
+    /// From noticing a loss to the retransmitted packet; nil when there are no retransmissions.
+    var repairTime: Interval?
+    /// Whether the newest packet repairs the one before it.
+    private(set) var newestCarriesFEC = false
 
     public init(_ settings: Settings = Settings()) {
         precondition(settings.minimumDelay > .zero && settings.minimumDelay <= settings.maximumDelay)
@@ -125,13 +141,21 @@ extension JitterBuffer {
             }
             return restart(payload, packet, sequence: sequence, timestamp: timestamp, source: source, at: now)
         }
-        if entries[slot(sequence)].sequence == sequence || wasPlayed(sequence) { return refuse(redundant ? nil : .duplicate) }
-        if !redundant {
+        if redundant { noteCopy(sequence) }
+        if isHere(sequence) { return refuse(redundant ? nil : .duplicate) }
+        if redundant {
+            noteRepair(.nanoseconds(transit &- estimator.base))
+        } else {
+            noteGap(sequence, packet, at: now)
             // A packet later than the longest wait teaches nothing but that.
             estimator.note(transit: transit, at: now)
-            retarget(at: now)
         }
-        guard isInTime(sequence, unwrapped, packet) else {
+        // The one before it is inside.
+        if packet.carriesFEC, !isHere(sequence - 1) {
+            noteRepair(.nanoseconds(transit &- estimator.base) + MediaClock.interval(packet.sampleCount))
+        }
+        retarget(at: now)
+        guard isInTime(sequence, unwrapped, redundant: redundant) else {
             if isNewest {
                 noteLate(at: now)
                 highest = sequence
@@ -147,6 +171,15 @@ extension JitterBuffer {
         return .accepted
     }
 
+    /// Until when packet `sequence`, which is missing, may come and still get its turn.
+    func latestArrival(of sequence: Int64) -> Instant {
+        guard sequence >= nextSequence, nextDue != .never else { return .zero }
+        let back = Int(truncatingIfNeeded: highest - sequence) &* packetSamples
+        let timestamp = newestTimestamp - Int64(back)
+        let turn = nextDue + MediaClock.interval(Int(timestamp - playhead))
+        return turn + max(target - delay(of: playhead), .zero)
+    }
+
     /// Arrival less media time, in nanoseconds.
     private static func transit(_ timestamp: Int64, at now: Instant) -> Int64 {
         Int64(truncatingIfNeeded: now.nanoseconds) &- MediaClock.interval(Int(timestamp)).nanoseconds
@@ -157,6 +190,9 @@ extension JitterBuffer {
     private func delay(of timestamp: Int64) -> Interval {
         .nanoseconds(Self.transit(timestamp, at: nextDue) &- estimator.base)
     }
+
+    /// Whether the packet waits or was played.
+    private func isHere(_ sequence: Int64) -> Bool { entries[slot(sequence)].sequence == sequence || wasPlayed(sequence) }
 
     private func wasPlayed(_ sequence: Int64) -> Bool {
         let back = nextSequence - 1 - sequence
@@ -188,12 +224,13 @@ extension JitterBuffer {
         return isNewest && sequence == highest + 1 && lateness > .seconds(3)
     }
 
-    /// Whether the packet still gets its turn. One that comes after it moves the play-head back, as long as the longest delay allows.
-    private mutating func isInTime(_ sequence: Int64, _ timestamp: Int64, _ packet: OpusPacket) -> Bool {
+    /// Whether the packet still gets its turn. One that comes after it moves the play-head back, as long as the longest delay allows; a copy, as
+    /// long as the delay that copies are waited for.
+    private mutating func isInTime(_ sequence: Int64, _ timestamp: Int64, redundant: Bool) -> Bool {
         guard sequence >= nextSequence else { return false }
         guard timestamp + Self.unit <= playhead else { return true }
-        guard delay(of: timestamp) <= settings.maximumDelay else {
-            if waiting == 0 { moveOn(to: sequence + 1) }
+        guard delay(of: timestamp) <= (redundant ? target + MediaClock.interval(packetSamples) : settings.maximumDelay) else {
+            if waiting == 0, !redundant { moveOn(to: sequence + 1) }
             return false
         }
         counters.insertedSamples += Int(playhead - timestamp)
@@ -208,6 +245,28 @@ extension JitterBuffer {
         }
         // The next packet finds no source, and starts a time line.
         if now - since >= Self.lateForGood { source = nil }
+    }
+
+    /// Learns how far back copies reach.
+    private mutating func noteCopy(_ sequence: Int64) {
+        if highest > sequence, highest - sequence <= 8 { copies = max(copies, Int(highest - sequence)) }
+    }
+
+    /// Learns from a packet whether something was lost that nothing but a retransmission can bring.
+    private mutating func noteGap(_ sequence: Int64, _ packet: OpusPacket, at now: Instant) {
+        packetSamples = packet.sampleCount
+        newestCarriesFEC = packet.carriesFEC
+        let gap = Int(sequence - highest) - 1
+        let reach = max(copies, copiesBefore) + (packet.carriesFEC ? 1 : 0)
+        if gap > reach, gap <= 16, repairTime != nil { retransmissionUntil = now + Self.lossMemory }
+        copiesBefore = copies
+        copies = 0
+    }
+
+    /// Learns how late a lost packet was brought back.
+    private mutating func noteRepair(_ lateness: Interval) {
+        guard lateness <= settings.maximumDelay else { return }
+        repair = max(repair, lateness)
     }
 
     private mutating func insert(_ payload: RawSpan, _ packet: OpusPacket, sequence: Int64, timestamp: Int64) -> Bool {
@@ -228,7 +287,8 @@ extension JitterBuffer {
         self.source = source
         highest = sequence
         nextSequence = sequence
-        played = 0
+        // Nothing before it is missed.
+        played = .max
         newestTimestamp = Int64(timestamp)
         estimator.restart(transit: Self.transit(newestTimestamp, at: now), at: now)
         lateSince = nil
@@ -265,7 +325,17 @@ extension JitterBuffer {
 
     private mutating func retarget(at now: Instant) {
         var wait = estimator.wait
-        if now < lossUntil { wait = max(wait, settings.minimumDelay + MediaClock.interval(MediaClock.frame)) }
+        if now >= repairSpellEnd {
+            repairBefore = repair
+            repair = .zero
+            repairSpellEnd = now + Self.repairWindow
+        }
+        if now < retransmissionUntil, let repairTime {
+            // The answer has its own jitter; beyond the longest delay it is not waited for at all.
+            let answered = wait + MediaClock.interval(packetSamples) + repairTime
+            if answered <= settings.maximumDelay { wait = max(wait, answered) }
+        }
+        wait = max(wait, repair, repairBefore)
         target = min(max(wait, settings.minimumDelay), settings.maximumDelay)
     }
 }
@@ -340,9 +410,12 @@ extension JitterBuffer {
         let entry = entries[head]
         let whole = Int(gap / Self.unit * Self.unit)
         guard entry.sequence > nextSequence else { return pause(whole) }
-        lossUntil = now + Self.lossMemory
-        guard entry.carriesFEC, whole >= entry.frameSamples else { return conceal(min(whole, MediaClock.frame)) }
-        if whole > entry.frameSamples { return conceal(min(whole - entry.frameSamples, MediaClock.frame)) }
+        guard entry.carriesFEC, whole >= entry.frameSamples else {
+            return conceal(min(whole, MediaClock.frame), holding: now < retransmissionUntil)
+        }
+        if whole > entry.frameSamples {
+            return conceal(min(whole - entry.frameSamples, MediaClock.frame), holding: now < retransmissionUntil)
+        }
         guard store.copy(entry.packet, into: &output) else { return nil }
         moveOn(to: entry.sequence)
         playhead = entry.timestamp
@@ -370,21 +443,25 @@ extension JitterBuffer {
 
     /// No packet waits: the sender is silent, or the next one is late or lost.
     private mutating func withoutPacket() -> JitterFrame {
-        guard senderIsSilent else { return conceal(MediaClock.frame) }
+        guard senderIsSilent else { return conceal(MediaClock.frame, holding: true) }
         emit(MediaClock.frame, advancing: true)
         counters.silenceSamples += MediaClock.frame
         return JitterFrame(kind: .silence, samples: MediaClock.frame)
     }
 
-    private mutating func conceal(_ samples: Int) -> JitterFrame {
-        emit(samples, advancing: true)
+    /// - Parameter holding: the packet may still come: where the delay is shorter than it should be, the play-head waits.
+    private mutating func conceal(_ samples: Int, holding: Bool) -> JitterFrame {
+        let holds = holding && delay(of: playhead) + MediaClock.interval(samples / 2) <= target
+        emit(samples, advancing: !holds)
+        if holds { counters.insertedSamples += samples }
         guard concealing < Self.concealmentMax else {
             counters.silenceSamples += samples
-            return JitterFrame(kind: .silence, samples: samples)
+            return JitterFrame(kind: .silence, samples: samples, isOutage: true)
         }
+        let isOutage = concealing >= Self.convincing
         concealing += samples
         counters.concealedSamples += samples
-        return JitterFrame(kind: .conceal, samples: samples)
+        return JitterFrame(kind: .conceal, samples: samples, isOutage: isOutage)
     }
 
     private mutating func emit(_ samples: Int, advancing: Bool) {

@@ -36,6 +36,8 @@ public struct JitterFrame: Sendable, Equatable {
     public var kind: JitterFrameKind
     /// At 48 kHz; a multiple of 120 (2.5 ms), at most 5,760.
     public var samples: Int
+    /// The sender was not silent and nothing came, for longer than concealment can bridge.
+    public var isOutage = false
 }
 
 /// Counters since the buffer was made; sample counts at 48 kHz.

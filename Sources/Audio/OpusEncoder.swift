@@ -4,7 +4,7 @@ import COpus
 import Primitives
 
 /// Mono PCM turned into one stream of Opus, 20 ms a packet, for speech. Its 44 KiB of state are allocated at `init`; a packet allocates
-/// nothing. Discontinuous transmission is off: pauses are the playout queue's.
+/// nothing.
 public struct OpusEncoder: ~Copyable {
     public struct Settings: Sendable, Equatable {
         /// Samples a second of what goes in: 8,000, 12,000, 16,000, 24,000 or 48,000.
@@ -17,6 +17,8 @@ public struct OpusEncoder: ~Copyable {
         public var forwardErrorCorrection = true
         /// Percent of packets that are expected to get lost, 0…100.
         public var expectedLoss = 0
+        /// After 200 ms of silence packets shrink to one or two bytes, which need not be sent, but for one in 400 ms.
+        public var discontinuousTransmission = false
         public init() {}
     }
 
@@ -42,7 +44,7 @@ public struct OpusEncoder: ~Copyable {
         var samples: opus_int32 = 0
         _ = copus_get_lookahead(state, &samples)
         lookahead = Int(samples)
-        _ = copus_set_dtx(state, 0)
+        _ = copus_set_dtx(state, settings.discontinuousTransmission ? 1 : 0)
         _ = copus_set_voice(state)
         _ = copus_set_complexity(state, opus_int32(min(max(settings.complexity, 0), 10)))
         _ = copus_set_inband_fec(state, settings.forwardErrorCorrection ? 1 : 0)

@@ -44,5 +44,13 @@ struct SampleBuffer<Element: BitwiseCopyable>: ~Copyable {
     }
 }
 
+extension SampleBuffer where Element == Float {
+    /// Elements `index ..< index + 8`.
+    func eight(at index: Int) -> SIMD8<Float> {
+        precondition(index >= 0 && index + 8 <= count)
+        return UnsafeRawPointer(base + index).loadUnaligned(as: SIMD8<Float>.self)
+    }
+}
+
 // One thread owns a stream at a time; moving the stream moves the ownership.
 extension SampleBuffer: @unchecked Sendable {}

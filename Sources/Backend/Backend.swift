@@ -17,4 +17,9 @@ public struct BackendFrame: Sendable {
     public var timestamp: UInt32
     /// The first frame after a silence (RFC 3551 §4.1).
     public var startsTalkspurt: Bool
+
+    public init(timestamp: UInt32, startsTalkspurt: Bool) {
+        self.timestamp = timestamp
+        self.startsTalkspurt = startsTalkspurt
+    }
 }

@@ -14,8 +14,14 @@ public struct ParrotBackend: ~Copyable {
     /// A turn longer than this is said back without its end.
     private static let turnSamplesMax = 30 * rate
 
+    /// The client ends its turns itself: nothing tells when one begins, so all since the last one belongs to it.
+    public var keepsEverything = false
+
     private var heard: [Int16] = []
     private var speaking = false
+    /// The turn that was committed last and not yet said back.
+    private var turn: [Int16] = []
+    private var text: String?
     private var answer: [Int16] = []
     private var said = 0
     private var responding = false
@@ -28,7 +34,7 @@ public struct ParrotBackend: ~Copyable {
     public mutating func hear(_ samples: Span<Int16>) {
         guard heard.count < Self.turnSamplesMax else { return }
         for index in samples.indices { heard.append(samples[index]) }
-        if !speaking, heard.count > Self.prerollSamples * 2 { heard.removeFirst(heard.count - Self.prerollSamples) }
+        if !speaking, !keepsEverything, heard.count > Self.prerollSamples * 2 { heard.removeFirst(heard.count - Self.prerollSamples) }
     }
 
     /// The caller began to speak: what is heard from here on, and a little before, is the turn.
@@ -40,21 +46,25 @@ public struct ParrotBackend: ~Copyable {
     public mutating func perform(_ action: ConversationAction) {
         switch action {
         case .turnCommitted:
-            answer = heard
+            turn = heard
             heard = []
             speaking = false
-            events.append(.inputTranscript("(\(Self.seconds(answer.count)) s of speech)"))
+            events.append(.inputTranscript("(\(Self.seconds(turn.count)) s of speech)"))
         case .clearInput:
             heard = []
             speaking = false
+        case .itemCreated(let item):
+            text = item["content"]?.array?.compactMap { $0["text"]?.string }.first ?? text
         case .startResponse:
             responding = true
             announced = false
+            answer = turn
+            turn = []
             said = 0
         case .cancelResponse:
             responding = false
             answer = []
-        case .sessionChanged, .appendInput, .clearOutput, .itemCreated, .itemDeleted, .truncated: break
+        case .sessionChanged, .appendInput, .clearOutput, .itemDeleted, .truncated: break
         }
     }
 
@@ -62,7 +72,8 @@ public struct ParrotBackend: ~Copyable {
     public mutating func nextFrame(into frame: inout MutableSpan<Int16>) -> Bool {
         guard responding else { return false }
         if said >= answer.count {
-            if !announced { events.append(.textDelta("I heard nothing to say back.")) }
+            if !announced { events.append(.textDelta(text.map { "You wrote: \($0)" } ?? "I heard nothing to say back.")) }
+            text = nil
             events.append(.responseDone)
             responding = false
             answer = []

@@ -9,11 +9,16 @@
 #include <openssl/core_names.h>
 #include <openssl/params.h>
 
-// SHA-1 as a plain value that is copied and resumed. EVP allocates two digest states a message for the same (OpenSSL 3.0), which
+// SHA-1 and SHA-256 as plain values that are copied and resumed. EVP allocates two digest states a message for the same (OpenSSL 3.0), which
 // costs more than hashing a voice packet; these functions are deprecated in favour of it and stay in every 3.x.
 #pragma clang diagnostic push
 #pragma clang diagnostic ignored "-Wdeprecated-declarations"
 static inline void copenssl_sha1_start(SHA_CTX *state) { SHA1_Init(state); }
 static inline void copenssl_sha1_update(SHA_CTX *state, const void *bytes, size_t count) { SHA1_Update(state, bytes, count); }
 static inline void copenssl_sha1_finish(SHA_CTX *state, unsigned char *digest) { SHA1_Final(digest, state); }
+static inline void copenssl_sha256_start(SHA256_CTX *state) { SHA256_Init(state); }
+static inline void copenssl_sha256_update(SHA256_CTX *state, const void *bytes, size_t count) { SHA256_Update(state, bytes, count); }
+static inline void copenssl_sha256_finish(SHA256_CTX *state, unsigned char *digest) { SHA256_Final(digest, state); }
+// Where the library takes its randomness from: only the simulator asks for that. Deprecated in favour of providers, which are written in C.
+static inline int copenssl_use_random_method(const RAND_METHOD *method) { return RAND_set_rand_method(method); }
 #pragma clang diagnostic pop

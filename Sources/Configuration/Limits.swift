@@ -7,6 +7,8 @@ public enum Limits {
     public static let workers = 1...64
     /// Public addresses of one relay, and candidates of one answer: both families on a few networks.
     public static let addresses = 8
+    /// Address prefixes of one option.
+    public static let prefixes = 256
     /// Client addresses that a relay knows; each worker has its share. The upper end is a table of about 2 GiB.
     public static let flows = 1_024...16_777_216
     /// Calls of one media worker.
@@ -15,14 +17,25 @@ public enum Limits {
     public static let trunkMTU = 256...9_000
     /// A path of 1500 bytes minus IPv6 and UDP headers (48), with room for one tunnel.
     public static let trunkMTUDefault = 1_400
+    /// Microseconds that a relay's worker may let datagrams come: half a millisecond is what a conversation does not notice.
+    public static let gather = 0...500
+    public static let gatherDefault = 250
     /// Milliseconds that the embedded echo may wait: it keeps that much audio in memory.
     public static let echoDelay = 0...5_000
     /// Seconds that running calls may go on after SIGTERM: a day.
     public static let drainTime = 0...86_400
+    /// Seconds that a call is kept whose client says nothing: less than consent lasts would end calls that browsers still hold.
+    public static let keepSilent = 30...600
     /// Bytes of a configuration file, a key file and a transceiver table that are read at most.
     public static let configurationFileBytes = 1 << 20
     public static let keyFileBytes = 1 << 16
     public static let tableFileBytes = 16 << 20
+    /// A thousand ingresses with long names.
+    public static let ingressFileBytes = 1 << 20
+    /// Ten thousand members.
+    public static let memberFileBytes = 4 << 20
+    /// A file of API keys: ten thousand long ones with names.
+    public static let apiKeyFileBytes = 4 << 20
 }
 
 /// A range as help and refusals write it: `1…64`.

@@ -21,6 +21,8 @@ public struct OptionDefinition: Sendable {
     public let fallback: Default
     /// May be given several times; in the environment, separated by commas; in a file, as an array.
     public let isRepeatable: Bool
+    /// Given without a value it is `yes`; `no` is the default.
+    public var isSwitch = false
 
     public init(_ name: String, _ argument: String, _ help: String, default fallback: Default = .none, isRepeatable: Bool = false) {
         self.name = name
@@ -28,6 +30,13 @@ public struct OptionDefinition: Sendable {
         self.help = help
         self.fallback = fallback
         self.isRepeatable = isRepeatable
+    }
+
+    /// Something that is so or not.
+    public static func toggle(_ name: String, _ help: String) -> OptionDefinition {
+        var option = OptionDefinition(name, "", help, default: .text("no"))
+        option.isSwitch = true
+        return option
     }
 
     /// `SWIFTLET_KEY_FILE`
@@ -64,7 +73,7 @@ public struct OptionTable: Sendable {
         let width = definitions.map { $0.name.count + $0.argument.count }.max() ?? 0
         var text = "\(program): \(summary)\n\nusage: \(program) [options]\n\n"
         for option in definitions {
-            let left = "--\(option.name) \(option.argument)"
+            let left = option.isSwitch ? "--\(option.name)" : "--\(option.name) \(option.argument)"
             text += "  " + left + String(repeating: " ", count: width + 5 - left.count) + "\(option.help) (\(option.remark))\n"
         }
         text += "  --help, --version\n\n"
@@ -118,6 +127,8 @@ extension OptionTable {
             guard option.isRepeatable || !values.isGiven(option.name) else { throw ConfigurationError("--\(option.name) is given twice") }
             if parts.count == 2 {
                 values.add(option.name, parts[1], from: .flag(option.name))
+            } else if option.isSwitch {
+                values.add(option.name, "yes", from: .flag(option.name))
             } else {
                 index += 1
                 guard index < arguments.count else { throw ConfigurationError("--\(option.name) needs a value: \(option.argument)") }
@@ -128,9 +139,26 @@ extension OptionTable {
         return nil
     }
 
+    private static func words(_ error: JSONError, _ bytes: [UInt8]) -> String {
+        switch error {
+        case .tooLarge(let count): "\(count) bytes are too many"
+        case .tooDeep(let place): "line \(line(place, bytes)): nested too deep"
+        case .tooManyValues(let place): "line \(line(place, bytes)): too many values"
+        case .truncated(let place): "line \(line(place, bytes)): it ends too early"
+        case .unexpected(let place): "line \(line(place, bytes)): something else must stand here"
+        case .badString(let place): "line \(line(place, bytes)): no good string"
+        case .badNumber(let place): "line \(line(place, bytes)): no good number"
+        case .duplicateMember(let place): "line \(line(place, bytes)): a name that was there before"
+        }
+    }
+
+    private static func line(_ place: Int, _ bytes: [UInt8]) -> Int { 1 + bytes.prefix(place).count { $0 == 0x0A } }
+
     private func readObject(_ bytes: [UInt8], _ path: String, _ values: inout OptionValues) throws(ConfigurationError) {
         let root: JSONValue
-        do { root = try JSONValue(parsing: bytes.span.bytes) } catch { throw ConfigurationError("\(path) is not JSON: \(error)") }
+        do throws(JSONError) { root = try JSONValue(parsing: bytes.span.bytes) } catch {
+            throw ConfigurationError("\(path) is not JSON: \(Self.words(error, bytes))")
+        }
         guard case .object(let object) = root else { throw ConfigurationError("\(path): the outermost value must be an object") }
         for member in object.members {
             let option = try definition(member.name, given: "\(path): \"\(member.name)\"", suggestionPrefix: "")
@@ -139,8 +167,10 @@ extension OptionTable {
             let items = option.isRepeatable ? member.value.array ?? [member.value] : [member.value]
             var texts: [String] = []
             for item in items {
-                guard let text = Self.text(of: item) else {
-                    throw ConfigurationError("\(source): must be text or a number\(option.isRepeatable ? ", or an array of them" : "")")
+                guard let text = Self.text(of: item, option) else {
+                    throw ConfigurationError(
+                        "\(source): must be \(option.isSwitch ? "true or false" : "text or a number")\(option.isRepeatable ? ", or an array of them" : "")"
+                    )
                 }
                 texts.append(text)
             }
@@ -150,7 +180,10 @@ extension OptionTable {
         }
     }
 
-    private static func text(of value: JSONValue) -> String? { value.string ?? (value.double != nil ? value.text : nil) }
+    private static func text(of value: JSONValue, _ option: OptionDefinition) -> String? {
+        if option.isSwitch, let flag = value.bool { return flag ? "yes" : "no" }
+        return value.string ?? (value.double != nil ? value.text : nil)
+    }
 
     private func definition(_ name: String, given: String, suggestionPrefix: String) throws(ConfigurationError) -> OptionDefinition {
         if let found = definitions.first(where: { $0.name == name }) { return found }

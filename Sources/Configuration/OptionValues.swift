@@ -54,6 +54,19 @@ extension OptionValues {
         return value.text
     }
 
+    /// The same, or nil where nobody has said it.
+    public func optionalText(_ name: String) throws(ConfigurationError) -> String? { all(name).isEmpty ? nil : try text(name) }
+
+    /// `yes` or `no`.
+    public func isSet(_ name: String) throws(ConfigurationError) -> Bool {
+        let value = try required(name)
+        switch value.text {
+        case "yes", "true", "1": return true
+        case "no", "false", "0": return false
+        default: throw refused(value, "yes or no")
+        }
+    }
+
     /// A whole number in `range`.
     public func number<Value: FixedWidthInteger>(_ name: String, in range: ClosedRange<Value>) throws(ConfigurationError) -> Value {
         try number(required(name), in: range)
@@ -130,6 +143,51 @@ extension OptionValues {
             throw refused(value, "an IP address and a port, such as 192.0.2.1:3478 or [2001:db8::1]:3478; port 0 lets the kernel choose")
         }
         return address
+    }
+
+    /// All values of a repeatable option: address prefixes, or single addresses.
+    public func prefixes(_ name: String) throws(ConfigurationError) -> [IPPrefix] {
+        var prefixes: [IPPrefix] = []
+        for value in all(name) {
+            guard let prefix = IPPrefix(value.text) else { throw refused(value, "an address prefix, such as 10.0.0.0/8 or 2001:db8::/32") }
+            prefixes.append(prefix)
+        }
+        guard prefixes.count <= Limits.prefixes else {
+            throw ConfigurationError("--\(name) is given \(prefixes.count) times; \(Limits.prefixes) are allowed")
+        }
+        return prefixes
+    }
+
+    /// A field name of HTTP (RFC 9110 §5.1).
+    public func headerName(_ name: String) throws(ConfigurationError) -> String {
+        let value = try required(name)
+        let isName = value.text.utf8.allSatisfy { byte in
+            switch byte {
+            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"): true
+            default: byte == UInt8(ascii: "-") || byte == UInt8(ascii: "_")
+            }
+        }
+        guard isName, (1...64).contains(value.text.utf8.count) else {
+            throw refused(value, "the name of a header field, such as CF-IPCountry")
+        }
+        return value.text
+    }
+
+    /// `redis://…`; nil where nobody has said it. What is refused is not repeated: it may hold a password.
+    public func redis(_ name: String) throws(ConfigurationError) -> RedisAddress? {
+        guard let value = all(name).first else { return nil }
+        do throws(RedisAddress.Refusal) { return try RedisAddress(parsing: value.text) } catch {
+            switch error {
+            case .wantsTLS:
+                throw ConfigurationError(
+                    "\(value.source): rediss:// is not possible, because a relay carries no TLS library; use redis:// on a private network, "
+                        + "or to a TLS tunnel (stunnel) on this machine")
+            case .form:
+                throw ConfigurationError(
+                    "\(value.source): must be redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], such as redis://:secret@10.0.0.9:6379/0, with "
+                        + "special characters of USER and PASSWORD percent-encoded")
+            }
+        }
     }
 
     /// `A.B.C.D` or a number; nil where the program decides.

@@ -26,11 +26,20 @@ public struct RelayOptions: ProgramOptions {
     /// nil: one per processor.
     public var workers: Int?
     public var transceivers: TransceiverSource
+    /// The file with the other relays; nil: hints of other clusters are dropped.
+    public var relays: String?
     public var metrics: SocketAddress?
     public var io: IOChoice
+    /// Microseconds that a busy worker lets datagrams come before it looks again.
+    public var gather: Int
     public var trunkMTU: Int
     /// Flows of the whole relay; each worker has its share.
     public var flows: Int
+    /// Where the flow table outlives everything but the machine, and where a successor asks for the sockets.
+    public var runtimeFolder: String?
+    public var takeover: Bool
+    /// Where flows are remembered outside this machine.
+    public var redis: RedisAddress?
 
     public static var table: OptionTable {
         OptionTable(
@@ -42,12 +51,25 @@ public struct RelayOptions: ProgramOptions {
                 OptionDefinition(
                     "transceivers", "WHERE", "direct:PREFIX:PORT (hints carry IPv4 addresses) or table:FILE (ID ADDRESS:PORT lines)"),
                 .cluster,
+                OptionDefinition(
+                    "relays", "FILE", "other relays, ID CLUSTER ADDRESS:PORT lines: they get what is for transceivers of their clusters",
+                    default: .decided("none")),
                 OptionDefinition("relay-id", "N", "0…65535, unique among relays", default: .text("0")),
                 .workers,
                 OptionDefinition("flows", "N", "\(words(Limits.flows)) client addresses at most", default: .text("262144")),
                 OptionDefinition("metrics", "HOST:PORT", "HTTP: dashboard, /metrics, /healthz, /readyz", default: .decided("off")),
                 .io,
+                OptionDefinition(
+                    "gather-us", "N", "\(words(Limits.gather)) microseconds that a worker under load lets a batch grow; 0 for never",
+                    default: .text("\(Limits.gatherDefault)")),
                 .trunkMTU,
+                OptionDefinition(
+                    "runtime-folder", "FOLDER", "keeps the flow table through restarts, and is where --takeover looks; best in /run",
+                    default: .decided("$RUNTIME_DIRECTORY, else none")),
+                OptionDefinition(
+                    "redis", "URL", "redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]: remembers flows for when this machine is lost",
+                    default: .decided("off")),
+                .toggle("takeover", "take sockets and flows from the relay that runs with this folder; no packet is lost"),
             ])
     }
 
@@ -63,9 +85,14 @@ public struct RelayOptions: ProgramOptions {
         relayID = try values.number("relay-id", in: 0...UInt16.max)
         workers = try values.optionalNumber("workers", in: Limits.workers)
         flows = try values.number("flows", in: Limits.flows)
+        relays = try values.optionalText("relays")
         metrics = try values.optionalAddress("metrics")
         io = try values.choice("io")
+        gather = try values.number("gather-us", in: Limits.gather)
         trunkMTU = try values.number("trunk-mtu", in: Limits.trunkMTU)
+        runtimeFolder = try values.optionalText("runtime-folder")
+        takeover = try values.isSet("takeover")
+        redis = try values.redis("redis")
         // Workers share ports, so the kernel would let both bind and then mix them.
         for address in listen where address.port != 0 && address.port == trunk.port && (address.ip == trunk.ip || address.ip.isAny) {
             throw ConfigurationError("--trunk: \(trunk) is also a public address (--listen \(address)); they must differ")
@@ -83,8 +110,13 @@ extension OptionDefinition {
     static let trunkMTU = OptionDefinition(
         "trunk-mtu", "BYTES", "\(words(Limits.trunkMTU)): the longest trunk frame", default: .text("\(Limits.trunkMTUDefault)"))
     static let backend = OptionDefinition(
-        "backend", "NAME", "what answers calls: \(BackendName.allCases.map(\.rawValue).joined(separator: ", "))",
-        default: .text("embedded:echo"))
+        "backend", "NAME", "what answers: embedded:parrot, embedded:echo, realtime:wss://HOST/PATH, grpcs://HOST:PORT",
+        default: .text(BackendOption.parrot.text))
+    static let backendKey = OptionDefinition(
+        "backend-key", "FILE", "the key that a backend elsewhere wants",
+        default: .decided("SWIFTLET_BACKEND_KEY of the environment, if set"))
+    static let backendAuthorities = OptionDefinition(
+        "backend-ca", "FILE", "PEM: whom to trust about a backend's certificate", default: .decided("the system's authorities"))
     static let echoDelay = OptionDefinition(
         "echo-delay", "MS", "\(words(Limits.echoDelay)) milliseconds that embedded:echo waits", default: .text("500"))
     static let srtp = OptionDefinition("srtp", "ENGINE", "own or libsrtp", default: .text("own"))

@@ -3,13 +3,16 @@ import Primitives
 /// Everything that an operator can say to `swiftlet up`, which starts one relay and one transceiver that fit together.
 public struct UpOptions: ProgramOptions {
     public var signaling: SocketAddress
+    public var access: AccessOptions
     public var listen: [SocketAddress]
     /// Empty: the relay's addresses as they were bound.
     public var advertise: [SocketAddress]
     public var metrics: SocketAddress
     /// Threads of each program; nil: one per processor.
     public var workers: Int?
-    public var backend: BackendName
+    public var backend: BackendOption
+    public var backendKeyFile: String?
+    public var backendAuthorities: String?
     public var echoDelay: Interval
     public var srtp: SRTPChoice
     public var io: IOChoice
@@ -20,6 +23,8 @@ public struct UpOptions: ProgramOptions {
             program: "swiftlet up", summary: "relay and transceiver on this machine, under one supervisor",
             [
                 .signaling,
+                .apiKeys,
+                .allowAnonymous,
                 OptionDefinition(
                     "listen", "HOST:PORT", "the relay's public UDP address", default: .text("0.0.0.0:3478"), isRepeatable: true),
                 OptionDefinition(
@@ -29,6 +34,8 @@ public struct UpOptions: ProgramOptions {
                     "metrics", "HOST:PORT", "the relay's HTTP: dashboard, /metrics, /healthz, /readyz", default: .text("127.0.0.1:9090")),
                 .workers,
                 .backend,
+                .backendKey,
+                .backendAuthorities,
                 .echoDelay,
                 .srtp,
                 .drainTime,
@@ -38,11 +45,14 @@ public struct UpOptions: ProgramOptions {
 
     public init(_ values: OptionValues) throws(ConfigurationError) {
         signaling = try values.address("signaling")
+        access = try AccessOptions(values, signaling: signaling)
         listen = try values.addresses("listen")
         advertise = try values.reachableAddresses("advertise")
         metrics = try values.address("metrics")
         workers = try values.optionalNumber("workers", in: Limits.workers)
-        backend = try values.choice("backend")
+        backend = try values.backend()
+        backendKeyFile = try values.optionalText("backend-key")
+        backendAuthorities = try values.optionalText("backend-ca")
         echoDelay = .milliseconds(Int64(try values.number("echo-delay", in: Limits.echoDelay)))
         srtp = try values.choice("srtp")
         io = try values.choice("io")

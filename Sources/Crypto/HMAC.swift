@@ -1,156 +1,139 @@
 // HMAC (RFC 2104) with SHA-1 for STUN's MESSAGE-INTEGRITY and with SHA-256 for our own formats.
 //
-// An object owns one EVP_MAC context, with its key schedule. `tag` starts over with the same key; `tag(key:)` takes a new one;
-// neither allocates. The static functions borrow a context that was made once for this thread.
+// libcrypto has the compression functions, two of whose states, behind the inner and the outer pad, are an object. EVP's HMAC would be the
+// same four compressions, but makes and frees several objects a message (OpenSSL 3.0): five allocations for every datagram of a flood.
 
 import COpenSSL
-import Glibc
 import Primitives
 
-/// One EVP_MAC context for one digest; the two public types wrap it.
-private func makeContext(_ digest: StaticString) -> OpaquePointer {
-    guard let algorithm = EVP_MAC_fetch(nil, "HMAC", nil) else { fatalError("this libcrypto has no HMAC") }
-    defer { EVP_MAC_free(algorithm) }
-    guard let context = EVP_MAC_CTX_new(algorithm) else { fatalError("no memory for an HMAC context") }
-    // libcrypto only reads the name.
-    let name = UnsafeMutablePointer(mutating: UnsafeRawPointer(digest.utf8Start).assumingMemoryBound(to: CChar.self))
-    var parameters = [OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, name, 0), OSSL_PARAM_construct_end()]
-    require(EVP_MAC_CTX_set_params(context, &parameters), "EVP_MAC_CTX_set_params")
-    return context
-}
-
-private func setKey(_ context: OpaquePointer, _ key: RawSpan) {
-    key.withUnsafeBytes { bytes in
-        // A null pointer would mean "keep the old key", so an empty key needs an address of its own.
-        var nothing: UInt8 = 0
-        if bytes.count == 0 {
-            require(EVP_MAC_init(context, &nothing, 0, nil), "EVP_MAC_init")
-        } else {
-            require(EVP_MAC_init(context, bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), bytes.count, nil), "EVP_MAC_init")
-        }
-    }
-}
-
-@inline(__always) private func update(_ context: OpaquePointer, _ piece: RawSpan) {
-    piece.withUnsafeBytes { bytes in
-        guard bytes.count > 0 else { return }
-        require(EVP_MAC_update(context, bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), bytes.count), "EVP_MAC_update")
-    }
-}
-
-private func finish(_ context: OpaquePointer, _ a: RawSpan, _ b: RawSpan, _ c: RawSpan, _ result: inout MutableSpan<UInt8>) {
-    update(context, a)
-    update(context, b)
-    update(context, c)
-    result.withUnsafeMutableBufferPointer { buffer in
-        var written = 0
-        require(EVP_MAC_final(context, buffer.baseAddress, &written, buffer.count), "EVP_MAC_final")
-    }
-}
-
 /// HMAC-SHA-1: 20-byte tags.
-@safe public struct HMACSHA1: ~Copyable {
-    private let context: OpaquePointer
+public struct HMACSHA1: ~Copyable {
+    private var inner = SHA_CTX()
+    private var outer = SHA_CTX()
 
-    public init(key: RawSpan) {
-        context = makeContext("SHA1")
-        setKey(context, key)
-    }
-    deinit { EVP_MAC_CTX_free(context) }
+    public init(key: RawSpan) { setKey(key) }
 
     /// The tag of the pieces, as if they were one message, under the key of this object.
     public mutating func tag(_ a: RawSpan, _ b: RawSpan = RawSpan(), _ c: RawSpan = RawSpan()) -> Digest20 {
-        require(EVP_MAC_init(context, nil, 0, nil), "EVP_MAC_init")
-        var result = Digest20(repeating: 0)
-        var span = result.mutableSpan
-        finish(context, a, b, c, &span)
-        return result
+        var state = inner
+        Self.update(&state, a)
+        Self.update(&state, b)
+        Self.update(&state, c)
+        let digest = Self.finish(&state)
+        state = outer
+        Self.update(&state, digest.span.bytes)
+        return Self.finish(&state)
     }
 
     /// The same under `key`, which becomes the key of this object.
     public mutating func tag(key: RawSpan, _ a: RawSpan, _ b: RawSpan = RawSpan(), _ c: RawSpan = RawSpan()) -> Digest20 {
-        setKey(context, key)
-        var result = Digest20(repeating: 0)
-        var span = result.mutableSpan
-        finish(context, a, b, c, &span)
-        return result
+        setKey(key)
+        return tag(a, b, c)
     }
 
-    /// One-shot: for callers that hold no context. Allocates on the first call of a thread only.
+    /// One-shot: for callers that hold no context.
     public static func tag(key: RawSpan, _ a: RawSpan, _ b: RawSpan = RawSpan(), _ c: RawSpan = RawSpan()) -> Digest20 {
-        let context = ThreadContexts.sha1.get()
-        setKey(context, key)
+        var context = HMACSHA1(key: key)
+        return context.tag(a, b, c)
+    }
+
+    private mutating func setKey(_ key: RawSpan) {
+        guard key.byteCount > 64 else { return setPads(key) }
+        var state = SHA_CTX()
+        copenssl_sha1_start(&state)
+        Self.update(&state, key)
+        let digest = Self.finish(&state)
+        setPads(digest.span.bytes)
+    }
+
+    private mutating func setPads(_ key: RawSpan) {
+        var pad = InlineArray<64, UInt8>(repeating: 0x36)
+        for index in 0..<key.byteCount { pad[index] ^= key.byte(index) }
+        copenssl_sha1_start(&inner)
+        Self.update(&inner, pad.span.bytes)
+        for index in 0..<64 { pad[index] ^= 0x36 ^ 0x5C }
+        copenssl_sha1_start(&outer)
+        Self.update(&outer, pad.span.bytes)
+    }
+
+    private static func update(_ state: inout SHA_CTX, _ piece: RawSpan) {
+        piece.withUnsafeBytes { bytes in
+            if bytes.count > 0 { copenssl_sha1_update(&state, bytes.baseAddress, bytes.count) }
+        }
+    }
+
+    private static func finish(_ state: inout SHA_CTX) -> Digest20 {
         var result = Digest20(repeating: 0)
         var span = result.mutableSpan
-        finish(context, a, b, c, &span)
+        span.withUnsafeMutableBufferPointer { copenssl_sha1_finish(&state, $0.baseAddress) }
         return result
     }
 }
 
 /// HMAC-SHA-256: 32-byte tags.
-@safe public struct HMACSHA256: ~Copyable {
-    private let context: OpaquePointer
+public struct HMACSHA256: ~Copyable {
+    private var inner = SHA256_CTX()
+    private var outer = SHA256_CTX()
 
-    public init(key: RawSpan) {
-        context = makeContext("SHA256")
-        setKey(context, key)
-    }
-    deinit { EVP_MAC_CTX_free(context) }
+    public init(key: RawSpan) { setKey(key) }
 
     /// The tag of the pieces, as if they were one message, under the key of this object.
     public mutating func tag(_ a: RawSpan, _ b: RawSpan = RawSpan(), _ c: RawSpan = RawSpan()) -> Digest32 {
-        require(EVP_MAC_init(context, nil, 0, nil), "EVP_MAC_init")
-        var result = Digest32(repeating: 0)
-        var span = result.mutableSpan
-        finish(context, a, b, c, &span)
-        return result
+        var state = inner
+        Self.update(&state, a)
+        Self.update(&state, b)
+        Self.update(&state, c)
+        let digest = Self.finish(&state)
+        state = outer
+        Self.update(&state, digest.span.bytes)
+        return Self.finish(&state)
     }
 
     /// The same under `key`, which becomes the key of this object.
     public mutating func tag(key: RawSpan, _ a: RawSpan, _ b: RawSpan = RawSpan(), _ c: RawSpan = RawSpan()) -> Digest32 {
-        setKey(context, key)
-        var result = Digest32(repeating: 0)
-        var span = result.mutableSpan
-        finish(context, a, b, c, &span)
-        return result
+        setKey(key)
+        return tag(a, b, c)
     }
 
-    /// One-shot: for callers that hold no context. Allocates on the first call of a thread only.
+    /// One-shot: for callers that hold no context.
     public static func tag(key: RawSpan, _ a: RawSpan, _ b: RawSpan = RawSpan(), _ c: RawSpan = RawSpan()) -> Digest32 {
-        let context = ThreadContexts.sha256.get()
-        setKey(context, key)
+        var context = HMACSHA256(key: key)
+        return context.tag(a, b, c)
+    }
+
+    private mutating func setKey(_ key: RawSpan) {
+        guard key.byteCount > 64 else { return setPads(key) }
+        var state = SHA256_CTX()
+        copenssl_sha256_start(&state)
+        Self.update(&state, key)
+        let digest = Self.finish(&state)
+        setPads(digest.span.bytes)
+    }
+
+    private mutating func setPads(_ key: RawSpan) {
+        var pad = InlineArray<64, UInt8>(repeating: 0x36)
+        for index in 0..<key.byteCount { pad[index] ^= key.byte(index) }
+        copenssl_sha256_start(&inner)
+        Self.update(&inner, pad.span.bytes)
+        for index in 0..<64 { pad[index] ^= 0x36 ^ 0x5C }
+        copenssl_sha256_start(&outer)
+        Self.update(&outer, pad.span.bytes)
+    }
+
+    private static func update(_ state: inout SHA256_CTX, _ piece: RawSpan) {
+        piece.withUnsafeBytes { bytes in
+            if bytes.count > 0 { copenssl_sha256_update(&state, bytes.baseAddress, bytes.count) }
+        }
+    }
+
+    private static func finish(_ state: inout SHA256_CTX) -> Digest32 {
         var result = Digest32(repeating: 0)
         var span = result.mutableSpan
-        finish(context, a, b, c, &span)
+        span.withUnsafeMutableBufferPointer { copenssl_sha256_finish(&state, $0.baseAddress) }
         return result
     }
 }
 
-// An object is used by one thread at a time; moving it moves its context.
+// An object is used by one thread at a time; moving it moves its states, which are plain values.
 extension HMACSHA1: @unchecked Sendable {}
 extension HMACSHA256: @unchecked Sendable {}
-
-/// One context a thread and digest, made at the first one-shot call and freed when the thread ends. It is scratch, not state:
-/// every call sets its key first.
-private struct ThreadContexts: Sendable {
-    static let sha1 = ThreadContexts("SHA1")
-    static let sha256 = ThreadContexts("SHA256")
-
-    private let digest: StaticString
-    private let slot: pthread_key_t
-
-    private init(_ digest: StaticString) {
-        self.digest = digest
-        var key = pthread_key_t()
-        let result = pthread_key_create(&key) { pointer in EVP_MAC_CTX_free(OpaquePointer(pointer)) }
-        guard result == 0 else { fatalError("no thread-specific slot is left: errno \(result)") }
-        slot = key
-    }
-
-    func get() -> OpaquePointer {
-        if let known = pthread_getspecific(slot) { return OpaquePointer(known) }
-        let context = makeContext(digest)
-        pthread_setspecific(slot, UnsafeRawPointer(context))
-        return context
-    }
-}

@@ -18,6 +18,10 @@ public struct DTLSAssociation: ~Copyable {
     /// A flight that nobody answers is sent again after this, then after twice as long, up to `retransmissionMax`.
     public static let retransmissionFirst = Interval.milliseconds(400)
     public static let retransmissionMax = Interval.seconds(3)
+    /// `hurry` sends a flight again no sooner than this after the last time.
+    public static let hurryInterval = Interval.milliseconds(100)
+    /// And no more often than this: OpenSSL gives up after sending one flight thirteen times, whyever that was.
+    public static let hurriesPerFlight = 4
     /// How long a handshake may take.
     public static let handshakeMax = Interval.seconds(30)
 
@@ -31,12 +35,19 @@ public struct DTLSAssociation: ~Copyable {
     var ssl: OpaquePointer?
     var link: UnsafeMutablePointer<DTLSLink>?
 
+    /// How many datagrams of the peer have had a message that only the peer can have made, that did not come before, and that is newer than
+    /// all before it.
+    public private(set) var newerDatagrams: UInt64 = 0
+    private var messagesReceived: UInt64 = 0
+    private var newestRecord: UInt64 = 0
     private var received = DatagramQueue()
     private var established: DTLSKeyingMaterial?
     private var end: DTLSEvent?
 
     private var handshakeDue = Instant.never
     private var flightDue = Instant.never
+    private var flightSentAt = Instant.zero
+    private var hurries = 0
     private var flight = -1
     private var backoff = retransmissionFirst
 
@@ -88,6 +99,7 @@ extension DTLSAssociation {
         guard state != .over, let link else { return .closed }
         guard datagram.byteCount <= Self.datagramSizeMax else { return .tooLarge }
         guard DTLSRecord(in: datagram, at: 0) != nil else { return .malformed }
+        let messages = messagesReceived
         datagram.withUnsafeBytes { bytes in
             link.pointee.datagram = bytes
             link.pointee.offset = 0
@@ -95,6 +107,12 @@ extension DTLSAssociation {
             proceed(at: now)
             link.pointee.datagram = UnsafeRawBufferPointer(start: nil, count: 0)
             link.pointee.offset = 0
+        }
+        // Epoch and sequence number of the first record (RFC 6347 §4.1).
+        let record = datagram.u64(3)
+        if messagesReceived != messages, record > newestRecord {
+            newestRecord = record
+            newerDatagrams &+= 1
         }
         return link.pointee.passedRecords > 0 ? nil : .wrongEpoch
     }
@@ -105,6 +123,20 @@ extension DTLSAssociation {
         guard now < handshakeDue else { return fail(.timeout) }
         guard now >= flightDue else { return }
         backoff = min(backoff * 2, Self.retransmissionMax)
+        sendFlightAgain(ssl, link, at: now)
+    }
+
+    /// The peer behaves as if its handshake were over: its last message must be lost, or late. Asks for it at once by sending our own
+    /// flight again, instead of when the timer says so. Who can write in the peer's name can make us do it, a few times.
+    public mutating func hurry(at now: Instant) {
+        guard state == .handshaking, flightDue != .never, let ssl, let link else { return }
+        guard hurries < Self.hurriesPerFlight, now >= flightSentAt + Self.hurryInterval else { return }
+        hurries += 1
+        sendFlightAgain(ssl, link, at: now)
+    }
+
+    private mutating func sendFlightAgain(_ ssl: OpaquePointer, _ link: UnsafeMutablePointer<DTLSLink>, at now: Instant) {
+        flightSentAt = now
         flightDue = now + backoff
         link.pointee.interval = UInt32(clamping: backoff.microseconds)
         link.pointee.expireTimer()
@@ -168,7 +200,9 @@ extension DTLSAssociation {
         guard flight != link.pointee.flight else { return }
         flight = link.pointee.flight
         backoff = Self.retransmissionFirst
+        flightSentAt = now
         flightDue = now + backoff
+        hurries = 0
     }
 
     private mutating func readApplicationData() {
@@ -176,6 +210,7 @@ extension DTLSAssociation {
             while state == .established {
                 let count = SSL_read(ssl, buffer.baseAddress, Int32(buffer.count))
                 guard count > 0 else { return judge(count) }
+                messagesReceived &+= 1
                 // A full queue loses the message: SCTP repeats it.
                 _ = received.append(UnsafeRawBufferPointer(rebasing: buffer[..<Int(count)]))
             }

@@ -6,6 +6,9 @@ public import Primitives
 public enum MonotonicClock {
     /// `CLOCK_MONOTONIC`, in nanoseconds since boot.
     @inline(never) public static func now() -> Instant { Instant(nanoseconds: Syscall.clock(CLOCK_MONOTONIC).totalNanoseconds) }
+
+    /// Lets time pass, whatever comes meanwhile; less of it when a signal arrives. Nothing for an instant in the past.
+    public static func sleep(until instant: Instant) { Syscall.sleep(until: instant) }
 }
 
 /// `CLOCK_REALTIME`: for wire formats that ask for a date.

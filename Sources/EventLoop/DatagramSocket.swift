@@ -84,6 +84,17 @@ public struct DatagramSocket: ~Copyable, Sendable {
 }
 
 extension DatagramSocket {
+    /// Gives the descriptor away without closing it.
+    public consuming func releaseDescriptor() -> FileDescriptor { descriptor }
+
+    /// Where the UDP socket `number` is bound; nil when it is something else.
+    public static func address(ofDescriptor number: CInt) -> SocketAddress? {
+        guard (try? Syscall.option(number, SOL_SOCKET, SO_TYPE)) == CInt(SOCK_DGRAM.rawValue),
+            let domain = try? Syscall.option(number, SOL_SOCKET, SO_DOMAIN), domain == AF_INET || domain == AF_INET6
+        else { return nil }
+        return (try? Syscall.localName(number))?.address
+    }
+
     /// Has the kernel choose among the sockets of this port by `program`, for the whole SO_REUSEPORT group. Sockets are numbered in the
     /// order in which they were bound; attach once all are, before traffic is expected.
     public func steer(by program: SteeringProgram) throws(Errno) { try Syscall.attachReuseportProgram(descriptor.rawValue, program) }

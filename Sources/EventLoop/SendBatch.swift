@@ -130,6 +130,21 @@ extension SendBatch {
         return true
     }
 
+    /// A train, or with `segmentSize` 0 a single datagram, that is sent from where it lies. Unsafe: `bytes` must stay as they are until
+    /// the batch has been sent, and nothing here can check it. False when the batch is full or `bytes` is empty.
+    @unsafe @inlinable public mutating func append(lending bytes: RawSpan, segmentSize: Int, to destination: SocketAddress) -> Bool {
+        let length = bytes.byteCount
+        guard count < capacity, length > 0 else { return false }
+        precondition(segmentSize >= 0 && length <= 65_507, "a train the kernel would refuse")
+        precondition(segmentSize == 0 || length <= segmentSize &* Self.trainLimit, "a train the kernel would refuse")
+        // Only ever read: `Outgoing` is mutable because `iovec` is.
+        let start = bytes.withUnsafeBytes { UnsafeMutableRawPointer(mutating: $0.baseAddress) }
+        entries[count] = Outgoing(
+            destination: destination, bytes: start, length: length, segmentSize: length > segmentSize ? segmentSize : 0)
+        waiting &+= 1
+        return true
+    }
+
     /// Sends bytes `range` (relative to the payload, from `-headroom`) of a received datagram without copying them. The bytes
     /// are read when the batch is sent, which must happen before the next receive into `batch`. Until it is sent, a send batch
     /// borrows from one receive batch only.

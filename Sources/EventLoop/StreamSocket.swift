@@ -169,6 +169,12 @@ public struct StreamListener: ~Copyable, Sendable {
         self.init(descriptor, localAddress: local, path: nil, reserve: reserve)
     }
 
+    /// Where the listening TCP socket `number` is bound; nil when it is something else.
+    public static func address(ofDescriptor number: CInt) -> SocketAddress? {
+        guard (try? Syscall.option(number, SOL_SOCKET, SO_ACCEPTCONN)) == 1 else { return nil }
+        return (try? Syscall.localName(number))?.address
+    }
+
     private init(_ descriptor: consuming FileDescriptor, localAddress: SocketAddress?, path: String?, reserve: consuming FileDescriptor) {
         self.descriptor = descriptor
         self.localAddress = localAddress

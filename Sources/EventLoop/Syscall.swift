@@ -2,6 +2,7 @@
 // mistakes (bad descriptor, bad address) trap, because they mean that some other socket is about to be used by accident.
 import CLinux
 import Glibc
+import Primitives
 
 enum Syscall {
     /// Runs `call` until it is not interrupted. Negative results become the error that `errno` names.
@@ -184,6 +185,10 @@ extension Syscall {
 // MARK: Clock, entropy, process
 
 extension Syscall {
+    static func sleep(until instant: Instant) {
+        var time = timespec(tv_sec: Int(clamping: instant.nanoseconds / 1_000_000_000), tv_nsec: Int(instant.nanoseconds % 1_000_000_000))
+        _ = clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, nil)
+    }
     static func clock(_ clock: clockid_t) -> timespec {
         var time = timespec()
         let result = clock_gettime(clock, &time)

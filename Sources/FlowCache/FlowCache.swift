@@ -21,9 +21,9 @@ public struct FlowCacheSettings: Sendable {
     /// A lookup without answer by then is a miss.
     public var lookupDeadline = Interval.milliseconds(50)
     /// Lookups under way at once.
-    public var lookupsMax = 256
+    public var lookupsMax = 1_024
     /// Lookups a second, and in one burst.
-    public var lookupsPerSecond = 1_000
+    public var lookupsPerSecond = 10_000
     /// Writes that wait for the connection; the oldest is dropped first.
     public var writesMax = 4_096
     /// How long a source that was not found is not asked for again.
@@ -34,6 +34,8 @@ public struct FlowCacheSettings: Sendable {
     public var retryDelay = Interval.milliseconds(100)
     /// No answer at all for this long while something is asked: the server hangs.
     public var silenceMax = Interval.seconds(1)
+    /// Nothing to ask for this long: the server is asked whether it lives.
+    public var pingInterval = Interval.seconds(5)
     public var user: String?
     public var password: String?
     public var database = 0
@@ -44,7 +46,10 @@ public struct FlowCacheSettings: Sendable {
 public enum FlowCacheEvent: Sendable, Equatable {
     /// The cache knows the source. `ufrag` (32 ice-chars) is authentic as a cache entry; the relay still opens it as a hint.
     case found(SocketAddress, ufrag: [UInt8])
+    /// It does not: no entry, or one that is not ours.
     case missed(SocketAddress)
+    /// Nobody could say: no connection, too many lookups, or no answer in time.
+    case unanswered(SocketAddress)
 }
 
 /// What the owner of the connection is to do.
@@ -74,11 +79,33 @@ public struct FlowCache: ~Copyable {
     enum State {
         case idle(until: Instant)
         case connecting(since: Instant)
+        /// Connected, but it has not answered yet: a stopped process accepts connections too.
+        case greeting(since: Instant)
         case open
+    }
+
+    /// Commands under way: replies come in their order.
+    struct Pipeline {
+        private var commands: [Asked] = []
+        private var answered = 0
+        var count: Int { commands.count - answered }
+        var isEmpty: Bool { count == 0 }
+        mutating func append(_ command: Asked) { commands.append(command) }
+        /// Not for an empty one.
+        mutating func next() -> Asked {
+            answered += 1
+            let command = commands[answered - 1]
+            if answered == commands.count || answered >= 1_024 {
+                commands.removeFirst(answered)
+                answered = 0
+            }
+            return command
+        }
     }
 
     enum Asked {
         case setup
+        case greeting
         case write
         case lookup(SocketAddress)
     }
@@ -90,14 +117,17 @@ public struct FlowCache: ~Copyable {
     private var retryDelay: Interval
     private var output: [UInt8] = []
     /// Commands whose replies are still to come, in order.
-    private var asked: [Asked] = []
+    private var asked = Pipeline()
     private var lookups: [SocketAddress: Instant] = [:]
     private var writes: [(source: SocketAddress, ufrag: [UInt8])] = []
     private var negatives: [SocketAddress: Instant] = [:]
     private var tokens: Double
     private var tokensAt: Instant
     private var heardAt: Instant
+    /// The time of the last call.
+    private var clock: Instant
     private var events: [FlowCacheEvent] = []
+    private var eventsTaken = 0
     private var orders: [FlowCacheConnection] = []
     public private(set) var counters = FlowCacheCounters()
 
@@ -111,9 +141,10 @@ public struct FlowCache: ~Copyable {
         tokens = Double(settings.lookupsPerSecond)
         tokensAt = now
         heardAt = now
+        clock = now
     }
 
-    /// Whether a lookup has any chance now: while false, an unknown source is a miss at once.
+    /// Whether a lookup has any chance now: while false, every one is unanswered at once.
     public var isOpen: Bool {
         if case .open = state { return true }
         return false
@@ -125,6 +156,7 @@ public struct FlowCache: ~Copyable {
 extension FlowCache {
     /// A flow was confirmed, or is still alive: written behind.
     public mutating func remember(_ source: SocketAddress, ufrag: [UInt8], at now: Instant) {
+        clock = now
         negatives[source] = nil
         if writes.count >= settings.writesMax {
             writes.removeFirst(settings.writesMax / 8)
@@ -145,11 +177,11 @@ extension FlowCache {
         refill(at: now)
         guard isOpen, lookups.count < settings.lookupsMax, tokens >= 1 else {
             counters.refusedByRate += 1
-            events.append(.missed(source))
+            events.append(.unanswered(source))
             return
         }
         tokens -= 1
-        if lookups.isEmpty { heardAt = now }
+        clock = now
         lookups[source] = now + settings.lookupDeadline
         ask(.lookup(source), ["GET".utf8Bytes, key(of: source)])
     }
@@ -169,16 +201,15 @@ extension FlowCache {
     /// The connection stands: log in, choose the database, and go on.
     public mutating func connected(at now: Instant) {
         guard case .connecting = state else { return }
-        state = .open
-        retryDelay = settings.retryDelay
-        heardAt = now
+        state = .greeting(since: now)
+        clock = now
         if let password = settings.password {
             ask(
                 .setup,
                 settings.user.map { ["AUTH".utf8Bytes, Array($0.utf8), Array(password.utf8)] } ?? ["AUTH".utf8Bytes, Array(password.utf8)])
         }
         if settings.database != 0 { ask(.setup, ["SELECT".utf8Bytes, Array(String(settings.database).utf8)]) }
-        flush()
+        ask(.greeting, ["PING".utf8Bytes])
     }
 
     /// The connection failed or was closed by the other side.
@@ -186,12 +217,14 @@ extension FlowCache {
 
     /// Bytes from the connection, in any pieces.
     public mutating func receive(_ bytes: RawSpan, at now: Instant) {
-        guard isOpen else { return }
+        guard isConnected else { return }
         heardAt = now
+        clock = now
         guard reader.feed(bytes) else {
             fail(at: now, close: true)
             return
         }
+        defer { flush() }
         while true {
             switch reader.next() {
             case .incomplete: return
@@ -203,8 +236,8 @@ extension FlowCache {
                     fail(at: now, close: true)
                     return
                 }
-                take(reply, for: asked.removeFirst(), at: now)
-                guard isOpen else { return }
+                take(reply, for: asked.next(), at: now)
+                guard isConnected else { return }
             }
         }
     }
@@ -216,6 +249,11 @@ extension FlowCache {
         case .setup:
             // Without login or database every answer would be about something else.
             if case .error = reply { fail(at: now, close: true) }
+        case .greeting:
+            // LOADING, NOPERM, MASTERDOWN, …: later perhaps.
+            guard case .other = reply else { return fail(at: now, close: true) }
+            state = .open
+            retryDelay = settings.retryDelay
         case .lookup(let source):
             guard lookups.removeValue(forKey: source) != nil else { return }  // answered after its deadline
             guard case .string(let value) = reply, let ufrag = codec.open(value, of: source) else {
@@ -243,8 +281,8 @@ extension FlowCache {
         retryDelay = min(retryDelay * 2, .seconds(30))
         reader = ReplyReader()
         output = []
-        asked = []
-        for source in lookups.keys.sorted(by: { $0.description < $1.description }) { events.append(.missed(source)) }
+        asked = Pipeline()
+        for source in lookups.keys.sorted(by: { $0.description < $1.description }) { events.append(.unanswered(source)) }
         lookups = [:]
     }
 }
@@ -253,36 +291,51 @@ extension FlowCache {
 
 extension FlowCache {
     public mutating func advance(to now: Instant) {
+        clock = now
         switch state {
         case .idle(let until):
             guard now >= until else { return }
             state = .connecting(since: now)
             orders.append(.connect)
-        case .connecting(let since):
+        case .connecting(let since), .greeting(let since):
             if now - since >= settings.silenceMax { fail(at: now, close: true) }
         case .open:
             for (source, deadline) in lookups.sorted(by: { ($0.value, $0.key.description) < ($1.value, $1.key.description) })
             where deadline <= now {
                 lookups[source] = nil
                 counters.timeouts += 1
-                events.append(.missed(source))
+                events.append(.unanswered(source))
             }
-            if !asked.isEmpty, now - heardAt >= settings.silenceMax { fail(at: now, close: true) }
+            if !asked.isEmpty, now - heardAt >= settings.silenceMax {
+                fail(at: now, close: true)
+            } else if asked.isEmpty, now - heardAt >= settings.pingInterval {
+                ask(.write, ["PING".utf8Bytes])
+            }
         }
     }
 
     public var nextDeadline: Deadline {
         switch state {
         case .idle(let until): return Deadline(until, "redis reconnect")
-        case .connecting(let since): return Deadline(since + settings.silenceMax, "redis connect")
+        case .connecting(let since), .greeting(let since): return Deadline(since + settings.silenceMax, "redis connect")
         case .open:
             let lookup = Deadline(lookups.values.min() ?? .never, "redis lookup")
-            let silence = asked.isEmpty ? Deadline.none : Deadline(heardAt + settings.silenceMax, "redis silence")
+            let silence =
+                asked.isEmpty
+                ? Deadline(heardAt + settings.pingInterval, "redis ping") : Deadline(heardAt + settings.silenceMax, "redis silence")
             return .soonest(lookup, silence)
         }
     }
 
-    public mutating func nextEvent() -> FlowCacheEvent? { events.isEmpty ? nil : events.removeFirst() }
+    public mutating func nextEvent() -> FlowCacheEvent? {
+        guard eventsTaken < events.count else {
+            events.removeAll(keepingCapacity: true)
+            eventsTaken = 0
+            return nil
+        }
+        eventsTaken += 1
+        return events[eventsTaken - 1]
+    }
     public mutating func nextOrder() -> FlowCacheConnection? { orders.isEmpty ? nil : orders.removeFirst() }
 
     /// Bytes for the connection. `sent(_:)` tells how many of them it took.
@@ -296,14 +349,25 @@ extension FlowCache {
     private mutating func flush() {
         guard isOpen else { return }
         let lifetime = Array(String(settings.timeToLive).utf8)
-        while !writes.isEmpty, output.count < 65_536, asked.count < 1_024 {
-            let (source, ufrag) = writes.removeFirst()
-            counters.writes += 1
+        var written = 0
+        while written < writes.count, output.count < 65_536, asked.count < 1_024 {
+            let (source, ufrag) = writes[written]
+            written += 1
             ask(.write, ["SET".utf8Bytes, key(of: source), codec.seal(ufrag, of: source), "EX".utf8Bytes, lifetime])
+        }
+        writes.removeFirst(written)
+        counters.writes += UInt64(written)
+    }
+
+    private var isConnected: Bool {
+        switch state {
+        case .greeting, .open: true
+        case .idle, .connecting: false
         }
     }
 
     private mutating func ask(_ kind: Asked, _ command: [[UInt8]]) {
+        if asked.isEmpty { heardAt = clock }
         asked.append(kind)
         formatCommand(command, into: &output)
     }

@@ -43,11 +43,11 @@ struct ReplyReader: ~Copyable {
 
     mutating func next() -> Step {
         guard let reader else { return .broken }
-        // Nothing that we ask is answered with an array, and hiredis would allocate as many elements as the first line claims.
-        if reader.pointee.ridx < 0, reader.pointee.pos < reader.pointee.len,
-            reader.pointee.buf[reader.pointee.pos] == CChar(UInt8(ascii: "*"))
-        {
-            return .broken
+        if reader.pointee.ridx < 0 {
+            // hiredis begins a reply when it is asked for one, not when its first byte comes: then we would not see that byte.
+            guard reader.pointee.pos < reader.pointee.len else { return .incomplete }
+            // Nothing that we ask is answered with an array, and hiredis would allocate as many elements as the first line claims.
+            guard reader.pointee.buf[reader.pointee.pos] != CChar(UInt8(ascii: "*")) else { return .broken }
         }
         var raw: UnsafeMutableRawPointer?
         guard redisReaderGetReply(reader, &raw) == REDIS_OK else { return .broken }

@@ -62,6 +62,9 @@ struct OutputBuffer: Sendable {
 
     mutating func append(_ more: some Sequence<UInt8>) { bytes += more }
 
+    /// Lets `write` append.
+    mutating func append(_ write: (inout [UInt8]) -> Void) { write(&bytes) }
+
     /// Fields and the empty line that ends a head.
     mutating func append(_ headers: HTTPHeaders) {
         headers.write(to: &bytes)

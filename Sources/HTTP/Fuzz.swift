@@ -85,3 +85,58 @@ public func fuzzMultipart(_ bytes: RawSpan) {
         precondition(again?.parts.map(\.body) == form.parts.map(\.body) && again?.parts.map(\.name) == form.parts.map(\.name))
     }
 }
+
+/// However the bytes of a peer are cut into reads, the same messages and the same end come out, in either role; what comes out can be
+/// sent, and arrives the same; and what a server answers is never longer than what it got, but for one Close.
+public func fuzzWebSocket(_ bytes: RawSpan) {
+    guard bytes.byteCount <= 8192 else { return }
+    let cut = bytes.byteCount > 0 ? Int(bytes.byte(bytes.byteCount / 2)) % (bytes.byteCount + 1) : 0
+    for role in [WebSocketConnection.Role.server, .client] {
+        let whole = messages(bytes, role, cut: bytes.byteCount)
+        precondition(messages(bytes, role, cut: cut) == whole, "the place of a cut has changed what was read")
+        precondition(messages(bytes, role, cut: max(0, bytes.byteCount - 1)) == whole, "the last byte alone has changed what was read")
+        guard case .ended? = whole.last else { preconditionFailure("a stream ended without an event") }
+        var sender = WebSocketConnection(role: .client, random: SeededGenerator(seed: 1), at: .zero)
+        var receiver = WebSocketConnection(role: .server, random: SeededGenerator(seed: 1), at: .zero)
+        for event in whole.dropLast() {
+            switch event {
+            case .text(let text):
+                precondition(String(validating: text, as: UTF8.self) != nil && sender.send(text: text))
+            case .binary(let bytes): precondition(sender.send(binary: bytes))
+            case .ended: preconditionFailure("something came after the end")
+            }
+            receiver.receive(sender.output, at: .zero)
+            sender.outputSent(sender.outputCount)
+            precondition(receiver.nextEvent(at: .zero) == event, "a message has changed on its way")
+        }
+    }
+}
+
+private func messages(_ bytes: RawSpan, _ role: WebSocketConnection.Role, cut: Int) -> [WebSocketEvent] {
+    var limits = WebSocketLimits()
+    limits.messageBytes = 4_096
+    var socket = WebSocketConnection(role: role, limits: limits, random: SeededGenerator(seed: 1), at: .zero)
+    var events: [WebSocketEvent] = []
+    for part in [0..<cut, cut..<bytes.byteCount] {
+        socket.receive(bytes.bytes(part), at: .zero)
+        while let event = socket.nextEvent(at: .zero) { events.append(event) }
+    }
+    precondition(socket.outputCount <= bytes.byteCount * 4 + 127, "an answer is larger than what it answers")
+    socket.receiveEnd(at: .zero)
+    while let event = socket.nextEvent(at: .zero) { events.append(event) }
+    return events
+}
+
+/// A request for a WebSocket that is granted gets an answer that its client takes.
+public func fuzzWebSocketUpgrade(_ bytes: RawSpan) {
+    guard bytes.byteCount <= 8192 else { return }
+    var connection = HTTPServerConnection(at: .zero)
+    connection.receive(bytes, at: .zero)
+    while let event = connection.nextEvent() {
+        guard case .request(let request) = event, let upgrade = try? WebSocketUpgrade(request) else { return }
+        precondition(upgrade.subprotocols.count <= 16)
+        let headers = upgrade.headers(choosing: upgrade.subprotocols.first)
+        precondition(headers.fields.count == (upgrade.subprotocols.isEmpty ? 1 : 2))
+        precondition(connection.upgrade(to: "websocket", headers: headers) != nil)
+    }
+}

@@ -6,6 +6,11 @@ import Primitives
 public struct HTTPQueryItem: Sendable, Equatable {
     public var name: String
     public var value: String
+
+    public init(name: String, value: String) {
+        self.name = name
+        self.value = value
+    }
 }
 
 /// A request whose framing has been checked completely.
@@ -22,6 +27,8 @@ public struct HTTPRequest: Sendable, Equatable {
     /// Whether the client lets the connection live on after the response (RFC 9112 §9.3).
     public var keepsAlive: Bool
     public var isHTTP10: Bool
+    /// The other end of the connection, where whoever carries its bytes has said: a client, or a proxy.
+    public var peer: IPAddress?
 
     /// A request made here, not read: for tests and simulations.
     public init(method: String, path: String, headers: HTTPHeaders = HTTPHeaders(), body: [UInt8] = []) {

@@ -20,6 +20,11 @@ private struct ICEFuzzer: ~Copyable {
     /// The agent's last own check, and where it went.
     private var asked: (id: STUNTransactionID, path: NetworkPath, generation: Int)?
     private var consents = false
+    /// What each client has sent, and got since some path was proved.
+    private var received: [SocketAddress: Int] = [:]
+    private var sent: [SocketAddress: Int] = [:]
+    private var proved: Set<SocketAddress> = []
+    private var hasProof = false
 
     init() {
         agent = ICELiteAgent(local: Self.local(0), remote: Self.remote(0), tieBreaker: 1, entropy: 2, at: now)
@@ -52,7 +57,7 @@ private struct ICEFuzzer: ~Copyable {
         case 0: check(from: argument, nominates: false, generation)
         case 1: check(from: argument, nominates: true, generation)
         case 2: check(from: argument, nominates: argument & 1 == 0, max(0, generation - 1))
-        case 3: agent.noteAuthenticated(on: Self.path(argument), at: now)
+        case 3: media(from: argument, bytes.byteCount)
         case 4: now = now + .milliseconds(Int64(argument) * Int64(argument) * 70)
         case 5: now = min(agent.nextDeadline, now + .seconds(600))
         case 6:
@@ -73,8 +78,33 @@ private struct ICEFuzzer: ~Copyable {
             writer.append(usernameFor: ours.bytes, from: theirs.bytes, to: &output)
             if nominates { writer.appendUseCandidate(to: &output) }
         }
-        _ = agent.receive(datagram.bytes, on: Self.path(number), at: now)
+        if agent.receive(datagram.bytes, on: Self.path(number), at: now) == nil {
+            received[Self.path(number).client, default: 0] += datagram.count
+        }
         settle(answersMax: datagram.count)
+    }
+
+    /// Media from there, and as much back as may be, in packets of 100 bytes.
+    private mutating func media(from number: UInt8, _ byteCount: Int) {
+        let path = Self.path(number)
+        if let selected = agent.selectedPath, number == 0 {
+            agent.noteProved(selected, at: now)
+            hasProof = true
+            proved.insert(selected.client)
+        }
+        if agent.isValidated(path) { received[path.client, default: 0] += byteCount }
+        agent.noteReceived(byteCount, on: path)
+        agent.noteAuthenticated(on: path, isNewest: number % 3 != 0, at: now)
+        for _ in 0..<number {
+            guard let selected = agent.selectedPath, let taken = agent.admit(100, to: selected) else { break }
+            note(sent: 100, to: taken.client)
+        }
+    }
+
+    private mutating func note(sent byteCount: Int, to client: SocketAddress) {
+        guard hasProof, !proved.contains(client) else { return }
+        sent[client, default: 0] += byteCount
+        precondition(sent[client, default: 0] <= 3 * received[client, default: 0], "more than three times as much to somebody unproved")
     }
 
     private mutating func answer() {
@@ -83,7 +113,10 @@ private struct ICEFuzzer: ~Copyable {
         let datagram = Self.write(.success, asked.id, Array(Self.remote(asked.generation).password.utf8)) { writer, output in
             writer.append(xorMappedAddress: SocketAddress(.v4Loopback, port: 1), to: &output)
         }
-        _ = agent.receive(datagram.bytes, on: asked.path, at: now)
+        if agent.receive(datagram.bytes, on: asked.path, at: now) == nil {
+            proved.insert(asked.path.client)
+            hasProof = true
+        }
         let again = agent.receive(datagram.bytes, on: asked.path, at: now)
         precondition(again != nil, "an answer was taken twice")
         settle()
@@ -157,6 +190,7 @@ private struct ICEFuzzer: ~Copyable {
         } else {
             precondition(count <= answersMax, "an answer longer than its request")
         }
+        note(sent: count, to: path.client)
         return path
     }
 }

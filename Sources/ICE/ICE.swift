@@ -5,6 +5,9 @@
 //
 // - A nomination selects the downlink only until something replay-protected was received on it. From then on only fresh SRTP, SRTCP
 //   or DTLS moves it (`noteAuthenticated`): a check can be replayed from elsewhere by somebody who saw it.
+// - A path that the downlink has moved to must prove itself: whoever has the keys may forge its source address. It is asked by a
+//   check of ours at once, and until the answer it gets three times the bytes that came from it; the rest goes the old way. With no
+//   answer after two seconds the downlink goes back.
 // - A client that has fallen silent is asked by checks of our own, though we are lite. A Chromium that has given up sends nothing any
 //   more, and only a check from us brings it back.
 // - Whatever is not authentic is dropped and counted, never answered: an answer is never longer than its request.
@@ -62,10 +65,16 @@ public enum ICEEvent: Sendable, Equatable {
 public enum ICETiming {
     /// RFC 7675 §5.1.
     public static let consent = Interval.seconds(30)
-    /// Clients that have nothing to send check every 2.5 (Chromium) to 6 seconds (Firefox); with media flowing this never passes.
-    public static let silenceBeforeChecks = Interval.seconds(5)
+    /// A Chromium that has nothing to send checks every 2.5 seconds; with media flowing this never passes.
+    public static let silenceBeforeChecks = Interval.seconds(4)
     /// Between two of our checks, ±20 %.
     public static let checkInterval = Interval.seconds(1)
     /// Until `ICEEvent.silent`. Chromium is revived after 40 s and more, so the session is worth keeping that long.
     public static let silence = Interval.seconds(60)
+    /// Bytes to a path that has not proved itself, as a multiple of those that came from it (as RFC 9000 §8.1 has it for QUIC).
+    public static let amplificationMax = 3
+    /// Between two checks of ours that ask for the proof.
+    public static let proofInterval = Interval.milliseconds(250)
+    /// How long the downlink stays on a path that does not prove itself, if there is another.
+    public static let proof = Interval.seconds(2)
 }

@@ -18,6 +18,16 @@ public struct ICELiteAgent: ~Copyable {
     /// Whether something replay-protected was received on the selected path, which ends the power of nominations.
     private var isSettled = false
 
+    /// Whether some path has ever proved itself; before that, which is before the keys, nothing is counted.
+    private var hasProof = false
+    private var isSelectionProved = true
+    /// When the downlink goes back if the selected path has not proved itself by then.
+    private var proofDue = Instant.never
+    private var nextProofCheck = Instant.never
+    /// The last selected path that had proved itself, while the present one has not.
+    private var wayBack: NetworkPath?
+
+    private var recent = RecentChecks()
     private var answers = AnswerQueue()
     private var checks = SentChecks()
     private var isCheckDue = false
@@ -29,6 +39,7 @@ public struct ICELiteAgent: ~Copyable {
     /// When the selected path last gave consent.
     private var consentAt: Instant
     private var nextCheck = Instant.never
+    private let silence: Interval
     private var told = Told()
 
     /// Whether data may be sent on the selected path.
@@ -49,7 +60,12 @@ public struct ICELiteAgent: ~Copyable {
     ///   - local: ours, at most 256 bytes each; traps otherwise.
     ///   - remote: the peer's; if they are empty or longer than 256 bytes no check will be accepted.
     ///   - entropy: the seed of the transaction ids of our own checks.
-    public init(local: ICECredentials, remote: ICECredentials, tieBreaker: UInt64, entropy: UInt64, at now: Instant) {
+    ///   - silence: until `ICEEvent.silent`.
+    public init(
+        local: ICECredentials, remote: ICECredentials, tieBreaker: UInt64, entropy: UInt64, silence: Interval = ICETiming.silence,
+        at now: Instant
+    ) {
+        self.silence = silence
         credentials.set(0, local: local, remote: remote)
         self.tieBreaker = tieBreaker
         random = SeededGenerator(seed: entropy)
@@ -92,7 +108,10 @@ extension ICELiteAgent {
         guard message.method == STUN.bindingMethod else { return .notForUs }
         if message.hasFingerprint && !message.verifiesFingerprint() { return .badFingerprint }
         switch message.messageClass {
-        case .request: return receiveRequest(message, on: path, at: now)
+        case .request:
+            let reason = receiveRequest(message, on: path, at: now)
+            if reason == nil { paths.noteReceived(datagram.byteCount, from: path.client) }
+            return reason
         case .success, .error: return receiveResponse(message, on: path, at: now)
         case .indication: return .notForUs
         }
@@ -110,7 +129,7 @@ extension ICELiteAgent {
             // RFC 8445 §7.3.1.1 would compare tie-breakers; a lite agent cannot take the other role.
             answer.kind = .roleConflict
         } else {
-            accept(path, slot: slot, nominated: request.useCandidate, at: now)
+            accept(path, slot: slot, nominated: request.useCandidate, isNew: recent.note(request.transactionID), at: now)
         }
         answers.push(answer)
         return nil
@@ -124,8 +143,10 @@ extension ICELiteAgent {
     }
 
     /// An authentic check: its way is valid, may be selected, and consents if it is.
-    private mutating func accept(_ path: NetworkPath, slot: UInt8, nominated: Bool, at now: Instant) {
+    private mutating func accept(_ path: NetworkPath, slot: UInt8, nominated: Bool, isNew: Bool, at now: Instant) {
         let index = paths.note(path, slot: slot, at: now, keeping: selected)
+        // Our answer was lost, or somebody plays a recording: it is answered, and is no sign of life.
+        guard isNew || !isSettled else { return }
         let isNewGeneration = isRestarting && slot != current
         // Only forward: a late check of the old generation does not take a path back.
         if isNewGeneration { paths[index].slot = slot }
@@ -151,6 +172,7 @@ extension ICELiteAgent {
         checks.close(index)
         guard response.messageClass == .success else { return .refused }
         noteHeard(at: now)
+        noteProved(path, at: now)
         if let selected, paths[selected].path.client == path.client {
             paths[selected].path = path
             noteConsent(at: now)
@@ -159,13 +181,15 @@ extension ICELiteAgent {
     }
 
     /// Something authentic and replay-protected arrived there: SRTP, SRTCP or DTLS, never a check. Takes the downlink there if the path
-    /// was validated, and takes over the hop and the ingress by which it came.
-    public mutating func noteAuthenticated(on path: NetworkPath, at now: Instant) {
+    /// was validated and the datagram is not one that somebody has held back, and takes over the hop and the ingress by which it came.
+    ///
+    /// - Parameter isNewest: nothing that was sent later has come before it.
+    public mutating func noteAuthenticated(on path: NetworkPath, isNewest: Bool = true, at now: Instant) {
         noteHeard(at: now)
         guard let selected else { return }
         if paths[selected].path.client == path.client {
             paths[selected].path = path
-        } else if let index = paths.index(of: path.client) {
+        } else if isNewest, let index = paths.index(of: path.client) {
             paths[index].path = path
             select(index, at: now)
         } else {
@@ -176,10 +200,62 @@ extension ICELiteAgent {
     }
 
     private mutating func select(_ index: Int, at now: Instant) {
-        if selected != index { told.selection = false }
-        // The first selection is consent, and no news.
-        if selected == nil { told.consent = true }
+        guard selected != index else { return }
+        told.selection = false
+        if let selected {
+            if paths[selected].isProved { wayBack = paths[selected].path }
+        } else {
+            // The first selection is consent, and no news.
+            told.consent = true
+        }
         selected = index
+        demandProof(at: now)
+        if isSelectionProved { wayBack = nil }
+    }
+
+    /// Somebody there has answered what only somebody there could have read: a check of ours, or, says the owner, a handshake.
+    public mutating func noteProved(_ path: NetworkPath, at now: Instant) {
+        let isFirst = !hasProof
+        hasProof = true
+        let index = paths.index(of: path.client)
+        if let index { paths[index].isProved = true }
+        if selected != nil, selected == index {
+            wayBack = nil
+        } else if isFirst, selected != nil {
+            wayBack = path
+        } else {
+            return
+        }
+        demandProof(at: now)
+    }
+
+    /// The selected path has two seconds, if it is not proved.
+    private mutating func demandProof(at now: Instant) {
+        guard let selected else { return }
+        isSelectionProved = paths[selected].isProved || !hasProof
+        proofDue = isSelectionProved ? .never : now + ICETiming.proof
+        nextProofCheck = isSelectionProved ? .never : now
+    }
+
+    /// The selected path has not proved itself in time.
+    private mutating func goBack(at now: Instant) {
+        proofDue = .never
+        nextProofCheck = .never
+        if let wayBack, let index = paths.index(of: wayBack.client), paths[index].isProved { select(index, at: now) }
+        wayBack = nil
+    }
+
+    /// `byteCount` bytes other than STUN have come by `path`, whatever they are.
+    public mutating func noteReceived(_ byteCount: Int, on path: NetworkPath) {
+        if isSelectionProved, let selected, paths[selected].path.client == path.client { return }
+        paths.noteReceived(byteCount, from: path.client)
+    }
+
+    /// Where a datagram other than STUN may go that is meant for the selected path: there, or by the old way while the new one has yet
+    /// to prove itself; nil: it must not be sent.
+    public mutating func admit(_ byteCount: Int, to path: NetworkPath) -> NetworkPath? {
+        guard !isSelectionProved, let selected else { return path }
+        return paths.spend(byteCount, on: selected) ? path : wayBack
     }
 
     private mutating func noteHeard(at now: Instant) {
@@ -219,7 +295,8 @@ extension ICELiteAgent {
     /// Time has passed: consent ends, our own checks become due, the session falls silent.
     public mutating func advance(to now: Instant) {
         if selected != nil, hasConsent, now >= consentAt + ICETiming.consent { hasConsent = false }
-        if !isSilent, now >= heardAt + ICETiming.silence {
+        if now >= proofDue { goBack(at: now) }
+        if !isSilent, now >= heardAt + silence {
             isSilent = true
             isCheckDue = false
             nextCheck = .never
@@ -230,13 +307,17 @@ extension ICELiteAgent {
             let jitter = Int64(truncatingIfNeeded: random.next() % UInt64(2 * fifth)) - fifth
             nextCheck = now + ICETiming.checkInterval + .nanoseconds(jitter)
         }
+        if now >= nextProofCheck {
+            isCheckDue = true
+            nextProofCheck = now + ICETiming.proofInterval
+        }
     }
 
     /// When `advance` has something to do; `.never` when it has not.
     public var nextDeadline: Instant {
-        var soonest = nextCheck
+        var soonest = min(nextCheck, proofDue, nextProofCheck)
         if selected != nil, hasConsent { soonest = min(soonest, consentAt + ICETiming.consent) }
-        if !isSilent { soonest = min(soonest, heardAt + ICETiming.silence) }
+        if !isSilent { soonest = min(soonest, heardAt + silence) }
         return soonest
     }
 
@@ -244,11 +325,25 @@ extension ICELiteAgent {
     /// not fit is lost.
     public mutating func nextTransmit(into packet: inout OutputRawSpan, at now: Instant) -> NetworkPath? {
         while let answer = answers.pop() {
-            if write(answer, to: &packet) { return answer.path }
+            let before = packet.byteCount
+            guard write(answer, to: &packet) else { continue }
+            // Never longer than its request, so never refused.
+            if let index = paths.index(of: answer.path.client) { _ = paths.spend(packet.byteCount &- before, on: index) }
+            return answer.path
+        }
+        if now >= nextProofCheck {
+            isCheckDue = true
+            nextProofCheck = now + ICETiming.proofInterval
         }
         guard isCheckDue, let selected else { return nil }
         isCheckDue = false
-        return writeCheck(to: paths[selected], &packet) ? paths[selected].path : nil
+        let before = packet.byteCount
+        guard writeCheck(to: paths[selected], &packet) else { return nil }
+        guard isSelectionProved || paths.spend(packet.byteCount &- before, on: selected) else {
+            packet.removeLast(packet.byteCount &- before)
+            return nil
+        }
+        return paths[selected].path
     }
 
     private func write(_ answer: PendingAnswer, to packet: inout OutputRawSpan) -> Bool {

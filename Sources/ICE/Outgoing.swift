@@ -37,6 +37,21 @@ struct AnswerQueue {
     mutating func removeAll() { count = 0 }
 }
 
+/// The last checks that were accepted. One that comes again is a repetition, or a recording.
+struct RecentChecks {
+    static let capacity = 16
+    private var entries = InlineArray<16, STUNTransactionID>(repeating: STUNTransactionID(high: 0, low: 0))
+    private var next = 0
+
+    /// Whether `id` is new; it is remembered then.
+    mutating func note(_ id: STUNTransactionID) -> Bool {
+        for index in 0..<Self.capacity where entries[index] == id { return false }
+        entries[next] = id
+        next = (next &+ 1) % Self.capacity
+        return true
+    }
+}
+
 /// A check of ours that was not answered yet.
 struct SentCheck {
     var transactionID = STUNTransactionID(high: 0, low: 0)

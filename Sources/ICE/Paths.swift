@@ -10,6 +10,11 @@ struct ValidatedPath {
     var slot: UInt8
     /// Whether the owner was told.
     var isAnnounced = false
+    /// Whether somebody there has answered what only somebody there could have read. A source address alone proves nothing.
+    var isProved = false
+    /// Bytes that came from there, and bytes that were sent there before the proof.
+    var received = 0
+    var sent = 0
 
     static let none = ValidatedPath(
         path: NetworkPath(client: SocketAddress(.v6Any, port: 0), hop: SocketAddress(.v6Any, port: 0), ingressRelay: 0, ingressWorker: 0),
@@ -29,6 +34,19 @@ struct PathTable {
     func index(of client: SocketAddress) -> Int? {
         for index in 0..<Self.capacity where live[index] && entries[index].path.client == client { return index }
         return nil
+    }
+
+    /// Whether `byteCount` more may go to entry `index`, which nobody has proved yet; they are counted if so.
+    mutating func spend(_ byteCount: Int, on index: Int) -> Bool {
+        guard entries[index].sent &+ byteCount <= entries[index].received &* ICETiming.amplificationMax else { return false }
+        entries[index].sent &+= byteCount
+        return true
+    }
+
+    mutating func noteReceived(_ byteCount: Int, from client: SocketAddress) {
+        guard let index = index(of: client), !entries[index].isProved else { return }
+        // So far that nothing can overflow; who has received as much is proved, or is sent nothing.
+        entries[index].received = min(entries[index].received &+ byteCount, 1 << 40)
     }
 
     /// The way of an authentic check, remembered. When all places are taken the one not heard of for the longest goes, never `kept`.

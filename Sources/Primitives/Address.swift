@@ -19,10 +19,10 @@
     /// The 32 bits of an IPv4 address in host order; meaningful only where `isV4`.
     @inlinable public var v4Bits: UInt32 { UInt32(truncatingIfNeeded: low) }
 
-    public static let v4Any = IPAddress(v4: 0)
-    public static let v4Loopback = IPAddress(v4: 0x7F00_0001)
-    public static let v6Any = IPAddress(high: 0, low: 0)
-    public static let v6Loopback = IPAddress(high: 0, low: 1)
+    @inlinable public static var v4Any: IPAddress { IPAddress(v4: 0) }
+    @inlinable public static var v4Loopback: IPAddress { IPAddress(v4: 0x7F00_0001) }
+    @inlinable public static var v6Any: IPAddress { IPAddress(high: 0, low: 0) }
+    @inlinable public static var v6Loopback: IPAddress { IPAddress(high: 0, low: 1) }
 
     @inlinable public var isAny: Bool { self == .v4Any || self == .v6Any }
     @inlinable public var isLoopback: Bool { isV4 ? v4Bits >> 24 == 127 : self == .v6Loopback }

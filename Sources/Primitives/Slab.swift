@@ -1,5 +1,7 @@
 // The one audited place where preallocated storage is a raw pointer. Arenas and tables are slabs; indices travel, pointers do not.
 
+import Glibc
+
 /// A fixed number of elements, allocated once and never moved. The subscript is bounds-checked and costs no copy, no
 /// reference count and no exclusivity check.
 @safe @frozen public struct Slab<Element: ~Copyable>: ~Copyable {
@@ -21,13 +23,24 @@
 
     @inlinable public subscript(index: Int) -> Element {
         unsafeAddress {
-            precondition(index >= 0 && index < count)
+            precondition(UInt(bitPattern: index) < UInt(bitPattern: count))
             return unsafe UnsafePointer(base + index)
         }
         unsafeMutableAddress {
-            precondition(index >= 0 && index < count)
+            precondition(UInt(bitPattern: index) < UInt(bitPattern: count))
             return unsafe base + index
         }
+    }
+}
+
+extension Slab where Element: FixedWidthInteger {
+    /// `count` zeros. Pages that nobody touches cost nothing, neither now nor when the process ends.
+    public init(zeros count: Int) {
+        precondition(count >= 0)
+        // What `deallocate` gives back is any block of malloc's.
+        guard let block = unsafe calloc(max(count, 1), MemoryLayout<Element>.stride) else { preconditionFailure("out of memory") }
+        unsafe base = block.bindMemory(to: Element.self, capacity: max(count, 1))
+        self.count = count
     }
 }
 
@@ -37,18 +50,22 @@ extension Slab: @unchecked Sendable where Element: ~Copyable & Sendable {}
 /// Preallocated bytes in equal slots, for packets: slot `index` is `slotSize` bytes, cache-line aligned.
 @safe @frozen public struct ByteSlab: ~Copyable {
     @usableFromInline let base: UnsafeMutableRawPointer
+    /// What was allocated: `base` is its first whole page.
+    @usableFromInline let block: UnsafeMutableRawPointer
     public let count: Int
     public let slotSize: Int
 
-    @inlinable public init(count: Int, slotSize: Int) {
+    /// All zeros. Pages that nobody touches cost nothing, neither now nor when the process ends.
+    public init(count: Int, slotSize: Int) {
         precondition(count > 0 && slotSize > 0 && slotSize % 64 == 0)
-        unsafe base = .allocate(byteCount: count * slotSize, alignment: 4096)
-        unsafe base.initializeMemory(as: UInt8.self, repeating: 0, count: count * slotSize)
+        guard let block = unsafe calloc(count * slotSize + 4095, 1) else { preconditionFailure("out of memory") }
+        unsafe self.block = block
+        unsafe base = block.alignedUp(toMultipleOf: 4096)
         self.count = count
         self.slotSize = slotSize
     }
 
-    @inlinable deinit { unsafe base.deallocate() }
+    @inlinable deinit { unsafe block.deallocate() }
 
     /// The first `length` bytes of slot `index`, to read.
     @_lifetime(borrow self)

@@ -15,6 +15,8 @@ public enum BackendEvent: Sendable, Equatable {
     case functionCall(name: String, callID: String, arguments: String)
     /// What the caller said, for the item that was committed last.
     case inputTranscript(String)
+    /// The backend has noticed that the caller wants to speak: what is being said ends, as when the caller speaks over it.
+    case interrupted
     case responseDone
     case failed(message: String)
     /// A server event that a backend made itself (`realtime:` backends): handed through.
@@ -60,6 +62,7 @@ public struct Conversation: Sendable {
     public private(set) var session: SessionObject
     public private(set) var eventsDropped = 0
     private let abilities: SessionObject.Abilities
+    private let audio: AudioPath
     private var ids: IdentifierSource
     private var items = ItemList(capacity: Conversation.itemsMax)
     private var events: [JSONValue] = []
@@ -74,9 +77,18 @@ public struct Conversation: Sendable {
     /// Audio heard since the last commit or clear.
     private var inputMilliseconds = 0
 
-    public init(session: SessionObject, abilities: SessionObject.Abilities, seed: UInt64) {
+    /// Where the client's audio is.
+    public enum AudioPath: Sendable {
+        /// Beside the events, in real time: events tell when playout starts, stops and is cleared.
+        case onTrack
+        /// Inside them, as base64, as fast as it is made: the client plays, and says itself how far it came.
+        case inEvents
+    }
+
+    public init(session: SessionObject, abilities: SessionObject.Abilities, audio: AudioPath = .onTrack, seed: UInt64) {
         self.session = session
         self.abilities = abilities
+        self.audio = audio
         ids = IdentifierSource(seed: seed)
         id = ids.make("sess")
         conversationID = ids.make("conv")
@@ -87,11 +99,24 @@ public struct Conversation: Sendable {
         emit("session.created", ["session": session.json(id: id)])
     }
 
+    /// `session.created` as JSON text, for somebody who comes to listen in the middle.
+    public mutating func greeting() -> [UInt8] {
+        event("session.created", ["session": session.json(id: id)]).utf8
+    }
+
+    /// Audio of the open response, in the session's output format.
+    public mutating func say(audio: [UInt8]) {
+        guard let response else { return }
+        emit("response.output_audio.delta", part(response, ["delta": .string(Base64.encode(audio))]))
+    }
+
     public mutating func nextAction() -> ConversationAction? { actions.isEmpty ? nil : actions.removeFirst() }
 
     /// The next server event as JSON text.
     public mutating func nextEvent() -> [UInt8]? { events.isEmpty ? nil : events.removeFirst().utf8 }
     public var hasEvents: Bool { !events.isEmpty }
+    public var eventCount: Int { events.count }
+    public var hasActions: Bool { !actions.isEmpty }
 
     /// Counts audio that arrived for the input buffer.
     public mutating func noteInput(milliseconds: Int) { inputMilliseconds = min(inputMilliseconds + milliseconds, 86_400_000) }
@@ -281,6 +306,7 @@ extension Conversation {
                 ["item_id": .string(item), "content_index": 0, "transcript": .string(text)])
             return
         }
+        if case .interrupted = event { return interrupt() }
         if case .failed(let message) = event {
             let error = APIError(type: "server_error", code: "backend_failed", message: message)
             emit("error", ["error": error.json()])
@@ -294,7 +320,7 @@ extension Conversation {
             openPart(&open, audio: true)
             open.audioStarted = true
             spoke = true
-            playing = (open.id, open.item ?? "")
+            if audio == .onTrack { playing = (open.id, open.item ?? "") }
             response = open
         case .transcriptDelta(let text):
             openPart(&open, audio: true)
@@ -310,7 +336,7 @@ extension Conversation {
             callFunction(&open, name: name, callID: callID, arguments: arguments)
             response = open
         case .responseDone: finish(open, status: "completed", details: .null)
-        case .inputTranscript, .failed, .passThrough: break
+        case .inputTranscript, .interrupted, .failed, .passThrough: break
         }
     }
 
@@ -419,12 +445,14 @@ extension Conversation {
 // MARK: - Out
 
 extension Conversation {
-    private mutating func emit(_ type: String, _ body: JSONValue) {
+    private mutating func emit(_ type: String, _ body: JSONValue) { push(event(type, body)) }
+
+    private mutating func event(_ type: String, _ body: JSONValue) -> JSONValue {
         var event = JSONObject()
         event["type"] = .string(type)
         event["event_id"] = .string(ids.make("event"))
         for member in body.object?.members ?? [] { event[member.name] = member.value }
-        push(.object(event))
+        return .object(event)
     }
 
     private mutating func push(_ event: JSONValue) {

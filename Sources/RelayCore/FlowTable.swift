@@ -1,11 +1,12 @@
 // The flow table: client address → route. Fixed capacity, allocated once, at most 96 bytes a flow with its share of the index.
 //
-// Three structures over one slab: an open-addressing index keyed by SipHash (so that nobody outside can choose who collides), a
+// Three structures over one slab: an open-addressing index by a keyed hash (so that nobody outside can choose who collides), a
 // timing wheel of one-second slots threaded through the flows, and a free list. Each operation is O(1). Traffic only stores the time
 // of the last packet; the wheel looks at a flow when it might be due and puts it further back if it is not.
 
 import Primitives
 import RoutingHint
+import Trunk
 
 /// Where a flow's datagrams go.
 @frozen public struct Route: Hashable, Sendable {
@@ -41,70 +42,66 @@ public struct FlowTable: ~Copyable, Sendable {
     public let capacity: Int
     public let limits: FlowLimits
     /// How many flows there are, and how many of them the transceiver has confirmed.
-    public private(set) var count = 0
-    public private(set) var confirmedCount = 0
+    public internal(set) var count = 0
+    public internal(set) var confirmedCount = 0
+    /// What was found at the start.
+    public internal(set) var adoption = FlowAdoption()
 
-    private var flows: Slab<Flow>
+    /// Confirmed flows that a cache is to be told of.
+    var notes = FlowNotes(capacity: 0)
+
+    var flows: FlowMemory
     /// Upper half: 32 bits of the hash; lower half: index of the flow plus one, 0 for an empty place.
     private var index: Slab<UInt64>
     private var wheel: Slab<UInt32>
     /// Unconfirmed flows by hint, hashed into one byte each: two hints that share a place share a cap, which harms neither.
-    private var unconfirmedByHint: Slab<UInt8>
-    private var free: UInt32
+    var unconfirmedByHint: Slab<UInt8>
+    /// Unconfirmed flows by the lowest bits of their session, so that a delivery to anybody else need not look for one.
+    var unconfirmedBySession: Slab<UInt32>
+    /// Places that had a flow once; those from `flows.used` on never had one.
+    var free: UInt32
     /// The wheel's slots before this second have been swept.
     private var sweptSecond: UInt64
     private let key: SipKey
+    private let portKey: UInt64
 
+    /// A table in fresh memory.
+    ///
     /// - Parameter key: random; it decides who collides with whom.
     public init(capacity: Int, limits: FlowLimits = FlowLimits(), key: SipKey, now: Instant) {
-        precondition((1...1 << 24).contains(capacity) && (1...255).contains(limits.unconfirmedPerHint))
+        self.init(memory: FlowMemory(capacity: capacity), limits: limits, key: key, now: now)
+    }
+
+    /// A table that goes on with the flows that lie in `memory`.
+    public init(memory: consuming FlowMemory, limits: FlowLimits = FlowLimits(), key: SipKey, now: Instant) {
+        let capacity = memory.capacity
+        precondition((1...255).contains(limits.unconfirmedPerHint))
         precondition(limits.unconfirmed > .zero && limits.unconfirmed <= .seconds(120))
         precondition(limits.idle > .zero && limits.idle <= .seconds(120))
         self.capacity = capacity
         self.limits = limits
         self.key = key
-        flows = Slab(count: capacity) { Flow(next: $0 + 1 < capacity ? UInt32($0 + 1) : Self.none) }
+        var third = SipHash(key: key)
+        third.update(word: 0)
+        portKey = third.finalize() | 1
+        flows = memory
         // Never more than half full: a search then looks at two places on average.
-        index = Slab(count: Self.powerOfTwo(atLeast: 2 * capacity)) { _ in 0 }
+        index = Slab(zeros: Self.powerOfTwo(atLeast: 2 * capacity))
         wheel = Slab(count: 128) { _ in Self.none }
-        unconfirmedByHint = Slab(count: min(max(Self.powerOfTwo(atLeast: capacity / 4), 1024), 65_536)) { _ in 0 }
-        free = 0
+        unconfirmedByHint = Slab(zeros: min(max(Self.powerOfTwo(atLeast: capacity / 4), 1024), 65_536))
+        unconfirmedBySession = Slab(count: 1024) { _ in 0 }
+        free = Self.none
         sweptSecond = Self.milliseconds(now) >> 10
+        adopt(at: now)
     }
 
     /// Bytes that a table of `capacity` flows takes.
     public static func byteCount(capacity: Int) -> Int {
-        capacity * MemoryLayout<Flow>.stride + powerOfTwo(atLeast: 2 * capacity) * MemoryLayout<UInt64>.stride + 128 * 4
+        FlowMemory.byteCount(capacity: capacity) + powerOfTwo(atLeast: 2 * capacity) * MemoryLayout<UInt64>.stride + (128 + 1024) * 4
             + min(max(powerOfTwo(atLeast: capacity / 4), 1024), 65_536)
     }
 
     static let none = UInt32.max
-}
-
-/// One client address and its route: 80 bytes.
-struct Flow: Sendable {
-    var address = IPAddress.v6Any
-    var ufrag = Ufrag.none
-    var transceiver: UInt32 = 0
-    var session: UInt32 = 0
-    /// Milliseconds, modulo 2^32: when it was made or moved, and when its client last sent something.
-    var since: UInt32 = 0
-    var seen: UInt32 = 0
-    /// Neighbours in the wheel's slot, or the free list.
-    var next: UInt32
-    var previous: UInt32 = FlowTable.none
-    var port: UInt16 = 0
-    var cluster: UInt16 = 0
-    var worker: UInt8 = 0
-    var wheelSlot: UInt8 = 0
-    var isConfirmed = false
-    /// Which public socket its client last sent to.
-    var socket: UInt8 = 0
-
-    init(next: UInt32) { self.next = next }
-
-    var route: Route { Route(cluster: cluster, transceiver: transceiver, worker: worker, session: session) }
-    var source: SocketAddress { SocketAddress(address, port: port) }
 }
 
 /// What came of an insertion.
@@ -124,43 +121,72 @@ extension FlowTable {
         while true {
             let entry = index[place]
             if entry == 0 { return nil }
-            if UInt32(truncatingIfNeeded: entry >> 32) == hash {
-                let number = Int(truncatingIfNeeded: entry & 0xFFFF_FFFF) &- 1
-                if flows[number].address == source.ip, flows[number].port == source.port { return number }
+            let number = Int(truncatingIfNeeded: entry & 0xFFFF_FFFF) &- 1
+            if UInt32(truncatingIfNeeded: entry >> 32) == hash, flows[number].address == source.ip, flows[number].port == source.port {
+                return number
             }
             place = (place &+ 1) & (index.count &- 1)
         }
     }
 
+    /// Notes that the client `source` has sent something, and to which public socket. The first word of its lane and its session; nil
+    /// without a flow.
+    @inline(__always)
+    mutating func follow(_ source: SocketAddress, on socket: UInt8, at now: Instant) -> (lane: UInt64, session: UInt32)? {
+        let hash = hash(of: source)
+        var place = Int(hash) & (index.count &- 1)
+        while true {
+            let entry = index[place]
+            if entry == 0 { return nil }
+            if entry >> 32 == UInt64(hash) {
+                let number = Int(truncatingIfNeeded: entry & 0xFFFF_FFFF) &- 1
+                if Self.follow(&flows[number], source, socket, Self.ticks(now)) { return (flows[number].lane, flows[number].session) }
+            }
+            place = (place &+ 1) & (index.count &- 1)
+        }
+    }
+
+    @inline(__always)
+    private static func follow(_ flow: inout Flow, _ source: SocketAddress, _ socket: UInt8, _ ticks: UInt32) -> Bool {
+        guard flow.address == source.ip, flow.port == source.port else { return false }
+        flow.seen = ticks
+        flow.socket = socket
+        return true
+    }
+
     public func route(_ number: Int) -> Route { flows[number].route }
     public func isConfirmed(_ number: Int) -> Bool { flows[number].isConfirmed }
     public func socket(_ number: Int) -> UInt8 { flows[number].socket }
+    /// False when no flow of `session` is unconfirmed; true says nothing.
+    @inline(__always)
+    func mayBeUnconfirmed(_ session: UInt32) -> Bool { unconfirmedBySession[Int(session & 1023)] != 0 }
     public mutating func setSocket(_ number: Int, _ socket: UInt8) { flows[number].socket = socket }
     /// Whether `characters` are the ufrag that made this flow.
-    public func ufragMatches(_ number: Int, _ characters: RawSpan) -> Bool { flows[number].ufrag.matches(characters) }
+    public func ufragMatches(_ number: Int, _ characters: RawSpan) -> Bool { PackedUfrag(characters) == flows[number].ufrag }
 
     /// Notes that the client of flow `number` has sent something.
     public mutating func touch(_ number: Int, at now: Instant) {
-        flows[number].seen = UInt32(truncatingIfNeeded: Self.milliseconds(now))
+        flows[number].seen = Self.ticks(now)
     }
 
     /// Makes an unconfirmed flow. `source` must not have one.
     public mutating func insert(_ source: SocketAddress, _ route: Route, _ ufrag: Ufrag, at now: Instant) -> FlowInsertion {
         assert(find(source) == nil, "one source, two flows")
-        guard free != Self.none else { return .tableFull }
+        guard free != Self.none || flows.used < flows.capacity else { return .tableFull }
+        let ufrag = PackedUfrag(ufrag)
         let hintPlace = hintPlace(of: ufrag)
         guard Int(unconfirmedByHint[hintPlace]) < limits.unconfirmedPerHint else { return .hintExhausted }
-        let number = Int(free)
-        free = flows[number].next
+        let number = takePlace()
 
         let milliseconds = Self.milliseconds(now)
         flows[number].address = source.ip
         flows[number].port = source.port
         flows[number].isConfirmed = false
         flows[number].socket = 0
-        flows[number].seen = UInt32(truncatingIfNeeded: milliseconds)
+        flows[number].seen = Self.ticks(now)
         set(route, ufrag, number, milliseconds)
         unconfirmedByHint[hintPlace] &+= 1
+        unconfirmedBySession[Int(route.session & 1023)] &+= 1
         addToIndex(hash(of: source), number)
         count += 1
         schedule(number, at: milliseconds &+ Self.milliseconds(limits.unconfirmed))
@@ -171,6 +197,7 @@ extension FlowTable {
     /// Gives the flow another route. It stays confirmed only where the session stays the same (an ICE restart). False, and nothing
     /// changed, when the new hint has as many unconfirmed flows as it may have.
     public mutating func move(_ number: Int, to route: Route, _ ufrag: Ufrag, at now: Instant) -> Bool {
+        let ufrag = PackedUfrag(ufrag)
         let staysConfirmed = flows[number].isConfirmed && flows[number].route == route
         if !staysConfirmed {
             let old = hintPlace(of: flows[number].ufrag)
@@ -182,12 +209,16 @@ extension FlowTable {
             } else {
                 guard old == new || Int(unconfirmedByHint[new]) < limits.unconfirmedPerHint else { return false }
                 unconfirmedByHint[old] &-= 1
+                unconfirmedBySession[Int(flows[number].session & 1023)] &-= 1
             }
             unconfirmedByHint[new] &+= 1
+            unconfirmedBySession[Int(route.session & 1023)] &+= 1
         }
         let milliseconds = Self.milliseconds(now)
         set(route, ufrag, number, milliseconds)
-        if !staysConfirmed {
+        if staysConfirmed {
+            notes.add(number)
+        } else {
             unschedule(number)
             schedule(number, at: milliseconds &+ Self.milliseconds(limits.unconfirmed))
         }
@@ -202,7 +233,9 @@ extension FlowTable {
         let place = hintPlace(of: flows[number].ufrag)
         assert(unconfirmedByHint[place] > 0)
         unconfirmedByHint[place] &-= 1
+        unconfirmedBySession[Int(flows[number].session & 1023)] &-= 1
         touch(number, at: now)
+        notes.add(number)
         // The wheel finds it at its old time and puts it back by the new rule.
     }
 
@@ -214,6 +247,7 @@ extension FlowTable {
             confirmedCount -= 1
         } else {
             unconfirmedByHint[hintPlace(of: flow.ufrag)] &-= 1
+            unconfirmedBySession[Int(flow.session & 1023)] &-= 1
         }
         flows[number] = Flow(next: free)
         free = UInt32(truncatingIfNeeded: number)
@@ -236,10 +270,12 @@ extension FlowTable {
                 guard left > 0 else { return ended }
                 left -= 1
                 let number = Int(wheel[slot])
-                let remaining = remainingMilliseconds(number, milliseconds)
+                let remaining = remainingMilliseconds(number, now)
                 if remaining > 0 {
                     unschedule(number)
                     schedule(number, at: milliseconds &+ UInt64(remaining))
+                    // At most once in an idle time: what keeps a cache's entry from running out.
+                    if flows[number].isConfirmed { notes.add(number) }
                 } else {
                     if flows[number].isConfirmed { ended.idle += 1 } else { ended.unconfirmed += 1 }
                     remove(number)
@@ -260,20 +296,22 @@ extension FlowTable {
     }
 
     /// What is left to flow `number`; zero or less when it is due.
-    private func remainingMilliseconds(_ number: Int, _ now: UInt64) -> Int64 {
-        let confirmed = flows[number].isConfirmed
-        let start = confirmed ? flows[number].seen : flows[number].since
+    func remainingMilliseconds(_ number: Int, _ now: Instant) -> Int64 {
         // Modulo 2^32; a time that is later than now (a turn with an older clock) counts as now.
-        let elapsed = max(Int32(bitPattern: UInt32(truncatingIfNeeded: now) &- start), 0)
-        return Int64(Self.milliseconds(confirmed ? limits.idle : limits.unconfirmed)) - Int64(elapsed)
+        if flows[number].isConfirmed {
+            let elapsed = max(Int32(bitPattern: Self.ticks(now) &- flows[number].seen), 0)
+            return Int64(Self.milliseconds(limits.idle)) - (Int64(elapsed) << 20) / 1_000_000
+        }
+        let elapsed = max(Int32(bitPattern: UInt32(truncatingIfNeeded: Self.milliseconds(now)) &- flows[number].since), 0)
+        return Int64(Self.milliseconds(limits.unconfirmed)) - Int64(elapsed)
     }
 
-    private mutating func schedule(_ number: Int, at milliseconds: UInt64) {
+    mutating func schedule(_ number: Int, at milliseconds: UInt64) {
         // A slot is swept when its second is over; one that was swept already waits for the next.
         let second = max(milliseconds >> 10, sweptSecond)
         let slot = Int(second & 127)
         let head = wheel[slot]
-        flows[number].wheelSlot = UInt8(slot)
+        flows[number].wheelSlot = slot
         flows[number].previous = Self.none
         flows[number].next = head
         if head != Self.none { flows[Int(head)].previous = UInt32(truncatingIfNeeded: number) }
@@ -286,27 +324,45 @@ extension FlowTable {
         if previous != Self.none {
             flows[Int(previous)].next = next
         } else {
-            wheel[Int(flows[number].wheelSlot)] = next
+            wheel[flows[number].wheelSlot] = next
         }
         if next != Self.none { flows[Int(next)].previous = previous }
     }
 }
 
 extension FlowTable {
-    private mutating func set(_ route: Route, _ ufrag: Ufrag, _ number: Int, _ milliseconds: UInt64) {
-        flows[number].ufrag = ufrag
-        flows[number].cluster = route.cluster
-        flows[number].transceiver = route.transceiver
-        flows[number].worker = route.worker
-        flows[number].session = route.session
-        flows[number].since = UInt32(truncatingIfNeeded: milliseconds)
+    /// A place without a flow; there is one.
+    private mutating func takePlace() -> Int {
+        guard free == Self.none else {
+            let number = Int(free)
+            free = flows[number].next
+            return number
+        }
+        let number = flows.used
+        flows.used = number + 1
+        return number
     }
 
-    private func hash(of source: SocketAddress) -> UInt32 { UInt32(truncatingIfNeeded: SipHash.hash(source, key: key)) }
+    private mutating func set(_ route: Route, _ ufrag: PackedUfrag, _ number: Int, _ milliseconds: UInt64) {
+        flows[number].ufrag = ufrag
+        flows[number].route = route
+        flows[number].since = UInt32(truncatingIfNeeded: milliseconds)
+        flows[number].check = flows[number].checksum
+    }
 
-    private func hintPlace(of ufrag: Ufrag) -> Int { Int(truncatingIfNeeded: ufrag.mixed) & (unconfirmedByHint.count &- 1) }
+    /// A folded 64×64→128 multiplication of the address under two secret words, and the port times a secret odd word: a tenth of
+    /// SipHash-2-4. This is no MAC, and need not be one: a hash is never shown to anybody, it only has to keep somebody without the key
+    /// from choosing addresses that share a place. He could not choose many either: a flow takes an authentic hint, and a hint has a
+    /// handful of flows.
+    @inline(__always)
+    func hash(of source: SocketAddress) -> UInt32 {
+        let product = (source.ip.high ^ key.k0).multipliedFullWidth(by: source.ip.low ^ key.k1)
+        return UInt32(truncatingIfNeeded: ((product.high ^ product.low) &+ UInt64(source.port) &* portKey) >> 32)
+    }
 
-    private mutating func addToIndex(_ hash: UInt32, _ number: Int) {
+    func hintPlace(of ufrag: PackedUfrag) -> Int { Int(truncatingIfNeeded: ufrag.mixed) & (unconfirmedByHint.count &- 1) }
+
+    mutating func addToIndex(_ hash: UInt32, _ number: Int) {
         var place = Int(hash) & (index.count &- 1)
         while index[place] != 0 { place = (place &+ 1) & (index.count &- 1) }
         index[place] = UInt64(hash) << 32 | UInt64(number &+ 1)
@@ -333,7 +389,9 @@ extension FlowTable {
         index[hole] = 0
     }
 
-    @inline(__always) private static func milliseconds(_ instant: Instant) -> UInt64 { instant.nanoseconds / 1_000_000 }
+    @inline(__always) static func milliseconds(_ instant: Instant) -> UInt64 { instant.nanoseconds / 1_000_000 }
+    /// What costs a shift and no division.
+    @inline(__always) private static func ticks(_ instant: Instant) -> UInt32 { UInt32(truncatingIfNeeded: instant.nanoseconds >> 20) }
     @inline(__always) private static func milliseconds(_ interval: Interval) -> UInt64 { UInt64(interval.milliseconds) }
 
     private static func powerOfTwo(atLeast n: Int) -> Int {

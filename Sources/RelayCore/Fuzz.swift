@@ -14,8 +14,9 @@ public struct RelayFuzzer: ~Copyable {
 
     public init() {
         guard let directory = try? TransceiverDirectory(parsingDirect: "10.0.0.0/8:4000") else { preconditionFailure("a constant") }
-        let configuration = RelayConfiguration(
+        var configuration = RelayConfiguration(
             cluster: 7, relayID: 9, worker: 2, transceivers: directory, ownAddresses: [], flowCapacity: 64, batch: 4)
+        configuration.parking = ParkingLimits()
         relay = Relay(
             configuration, keys: wellKnownKeyRing(), hashKey: SipKey(k0: 1, k1: 2), wall: WallClock(secondsSince1970: 1_800_000_000),
             now: now)
@@ -30,15 +31,29 @@ public struct RelayFuzzer: ~Copyable {
         let before = relay.counters
         switch relay.receive(bytes, from: source, at: now) {
         case .forwarded: precondition(relay.counters.forwarded == before.forwarded + 1)
+        case .parked: precondition(relay.counters.parked == before.parked + 1)
         case .dropped(let reason): precondition(relay.counters[reason] == before[reason] + 1)
         }
         if var frame = relay.openTrunk(bytes, from: source, at: now) {
             while let record = relay.nextDelivery(of: &frame, at: now) { precondition(record.payload.byteCount > 0) }
         }
+        answer(bytes)
         relay.advance(to: now)
         precondition(relay.flows.confirmedCount <= relay.flows.count && relay.flows.count <= 64)
         precondition(relay.flows.count == 0 || relay.nextDeadline.instant != .never)
         drain()
+    }
+
+    /// As a cache that knows nothing, says nothing, or says anything.
+    private mutating func answer(_ bytes: RawSpan) {
+        while let source = relay.nextQuestion() {
+            switch steps % 3 {
+            case 0: relay.refuse(source, at: now)
+            case 1: relay.leaveUnanswered(source)
+            default: if bytes.byteCount >= 32, let ufrag = Ufrag(bytes.bytes(0..<32)) { relay.recall(source, ufrag: ufrag, at: now) }
+            }
+        }
+        while relay.nextMemory() != nil {}
     }
 
     private mutating func drain() {
@@ -58,4 +73,10 @@ public struct RelayFuzzer: ~Copyable {
 public func fuzzRelay(_ bytes: RawSpan) {
     var fuzzer = RelayFuzzer()
     fuzzer.feed(bytes)
+}
+
+/// A relays file.
+public func fuzzRelayDirectory(_ bytes: RawSpan) {
+    guard let directory = try? RelayDirectory(parsing: String(decoding: bytes.array, as: UTF8.self)) else { return }
+    for (one, other) in zip(directory.entries, directory.entries.dropFirst()) { precondition(one.id < other.id) }
 }

@@ -7,10 +7,10 @@
 //     for each trunk datagram      var frame = relay.openTrunk(bytes, from: peer, at: now)
 //                                  while let record = relay.nextDelivery(of: &frame)   // send its payload to record.client
 //     relay.advance(to: now)                                                           // flows that ended
-//     while let transmit = relay.nextTransmit(into: &packet)                           // one train per transceiver worker
+//     while let train = relay.nextDeparture()                                          // one per transceiver worker; or a pong
 //     wait until relay.nextDeadline
 //
-// Files: FlowTable (client → route) · BindingRequest (the little STUN we read) · Transceivers (number → address) · RelayCounters.
+// Files: FlowTable (client → route) · FlowRecall and ParkingLot (what a cache outside remembers) · BindingRequest (the little STUN we read) · Transceivers (number → address) · RelayCounters.
 
 import Crypto
 import Primitives
@@ -26,12 +26,17 @@ public struct RelayConfiguration: Sendable {
     /// This worker's number, which its trunk socket is steered by.
     public var worker: UInt8
     public var transceivers: TransceiverDirectory
+    /// Those of other clusters, and of this one as ingress for others.
+    public var relays = RelayDirectory()
+    public var peerLimits = PeerLimits()
     /// Public and trunk addresses of this relay: nothing may come from there, or be sent there.
     public var ownAddresses: [SocketAddress]
     public var flowCapacity: Int
     public var flowLimits = FlowLimits()
     public var hintLifetime = HintLifetime()
     public var trunkMTU = TrunkFormat.defaultMTU
+    /// Set where a cache outside is asked about unknown sources; nil for none.
+    public var parking: ParkingLimits?
     /// Datagrams that `receive` gets between two drains: as many trains are set aside, 64 KiB each.
     public var batch: Int
 
@@ -53,53 +58,96 @@ public struct RelayConfiguration: Sendable {
 @frozen public enum RelayDisposition: Hashable, Sendable {
     /// It waits in a train.
     case forwarded
+    /// It waits for a cache's answer.
+    case parked
     case dropped(RelayDropReason)
 }
 
 public struct Relay: ~Copyable {
-    public private(set) var counters = RelayCounters()
-    public private(set) var flows: FlowTable
+    public internal(set) var counters = RelayCounters()
+    public internal(set) var flows: FlowTable
+    /// Of packets that wait for a cache's answer; nil without one.
+    var parking: ParkingLot?
+    /// False while the cache does not answer: then nothing waits for it.
+    public var asksCache = true
 
     private var trains: TrunkTrains
-    private var hints: HintCodec
+    var hints: HintCodec
     private var integrity: HMACSHA1
-    private var transceivers: TransceiverResolver
+    var transceivers: TransceiverResolver
+    private var peers: RelayPeers
+    private var forwarding: TrunkForwarding
     private var ownAddresses: Slab<SocketAddress>
-    private var pongs: Slab<Pong>
+    private var pongs: ByteSlab
+    private var pongDestinations: Slab<SocketAddress>
     private var pongCount = 0
-    private let trunkKey: SipKey
-    private let cluster: UInt16
+    /// The second word of our frames' headers, without the record count.
+    private let secondOfLane: UInt64
+    private let trunkKey: TrunkKey
+    let cluster: UInt16
     private let relayID: UInt16
     private let worker: UInt8
     /// The wall clock at `start`: it goes on by the monotonic one, so that somebody who sets the date ends no call.
     private let wallStart: WallClock
     private let start: Instant
+    /// The wall clock as it was read last: after somebody has set the date, new hints are of this time.
+    private var wallNoted: WallClock
+    private var noted: Instant
 
     /// - Parameters:
     ///   - hashKey: random, fresh for every process.
     ///   - wall: the date at `now`.
     public init(_ configuration: RelayConfiguration, keys: KeyRing, hashKey: SipKey, wall: WallClock, now: Instant) {
-        flows = FlowTable(capacity: configuration.flowCapacity, limits: configuration.flowLimits, key: hashKey, now: now)
+        let memory = FlowMemory(capacity: configuration.flowCapacity)
+        self.init(configuration, adopting: memory, keys: keys, hashKey: hashKey, wall: wall, now: now)
+    }
+
+    /// Goes on with the flows that lie in `memory`, whose capacity holds.
+    public init(
+        _ configuration: RelayConfiguration, adopting memory: consuming FlowMemory, keys: KeyRing, hashKey: SipKey, wall: WallClock,
+        now: Instant
+    ) {
+        flows = FlowTable(memory: memory, limits: configuration.flowLimits, key: hashKey, now: now)
+        if let limits = configuration.parking {
+            parking = ParkingLot(limits, key: hashKey, now: now)
+            flows.rememberConfirmed()
+        }
         trains = TrunkTrains(capacity: configuration.batch, mtu: configuration.trunkMTU, key: keys.trunkKey)
         hints = HintCodec(keys, lifetime: configuration.hintLifetime)
         integrity = HMACSHA1(key: keys.passwordKey.bytes)
         transceivers = TransceiverResolver(configuration.transceivers)
+        peers = RelayPeers(configuration.relays, own: configuration.relayID, limits: configuration.peerLimits, at: now)
+        forwarding = TrunkForwarding(capacity: Self.forwardingMax)
         let own = configuration.ownAddresses
         ownAddresses = Slab(count: own.count) { own[$0] }
-        pongs = Slab(count: 16) { _ in Pong() }
-        trunkKey = keys.trunkKey
+        pongs = ByteSlab(count: 64, slotSize: 64)
+        pongDestinations = Slab(count: 64) { _ in SocketAddress(.v4Any, port: 0) }
+        secondOfLane =
+            TrunkLane(
+                TrunkHeader(
+                    kind: .clientData, worker: 0, cluster: 0, transceiver: 0, ingressRelay: configuration.relayID,
+                    ingressWorker: configuration.worker)
+            ).second
+        trunkKey = TrunkKey(keys.trunkKey)
         cluster = configuration.cluster
         relayID = configuration.relayID
         worker = configuration.worker
         wallStart = wall
         start = now
+        wallNoted = wall
+        noted = now
     }
 
     /// Bytes that one worker's relay sets aside, as a sum of its users.
     public static func byteCount(_ configuration: RelayConfiguration) -> Int {
         FlowTable.byteCount(capacity: configuration.flowCapacity)  // who is where
             + configuration.batch * 65_536  // trains being filled
+            + forwardingMax * 65_536  // trains that pass through
+            + (configuration.parking.map(ParkingLot.byteCount) ?? 0)  // packets of unknown sources
     }
+
+    /// Trains of frames that only pass through, between two drains.
+    private static let forwardingMax = 64
 }
 
 extension Relay {
@@ -110,18 +158,46 @@ extension Relay {
     public mutating func receive(_ datagram: RawSpan, from source: SocketAddress, on socket: UInt8 = 0, at now: Instant) -> RelayDisposition
     {
         counters.publicDatagrams &+= 1
-        counters.publicBytes &+= UInt64(datagram.byteCount)
+        counters.publicBytes &+= UInt64(truncatingIfNeeded: datagram.byteCount)
+        // Nearly always: media (RFC 7983) of a known source. Nothing but its flow's route is asked for.
+        guard datagram.byteCount > 0, datagram.byte(0) >> 6 == 2, let flow = flows.follow(source, on: socket, at: now) else {
+            return receiveOther(datagram, from: source, on: socket, at: now)
+        }
+        let lane = TrunkLane(first: flow.lane, second: secondOfLane)
+        guard trains.append(datagram, client: source, session: flow.session, toFrameOf: lane) else {
+            return forward(datagram, source, lane, flow.session)
+        }
+        counters.forwarded &+= 1
+        return .forwarded
+    }
+
+    @inline(never)
+    private mutating func receiveOther(_ datagram: RawSpan, from source: SocketAddress, on socket: UInt8, at now: Instant)
+        -> RelayDisposition
+    {
         let reason: RelayDropReason?
         if datagram.byteCount == 0 {
             reason = .empty
         } else if let flow = flows.find(source) {
-            flows.setSocket(flow, socket)
-            reason = follow(flow, datagram, source, now)
+            reason = follow(flow, datagram, source, socket, now)
+        } else if park(datagram, source, socket, now) {
+            return .parked
         } else {
-            reason = admit(datagram, source, now)
-            if reason == nil, socket != 0, let flow = flows.find(source) { flows.setSocket(flow, socket) }
+            reason = admit(datagram, source, socket, now)
         }
         guard let reason else {
+            counters.forwarded &+= 1
+            return .forwarded
+        }
+        counters.count(reason)
+        return .dropped(reason)
+    }
+
+    /// A record that begins a frame, or ends a block of one.
+    @inline(never)
+    private mutating func forward(_ datagram: RawSpan, _ source: SocketAddress, _ lane: TrunkLane, _ session: UInt32) -> RelayDisposition {
+        let transceiver = UInt32(truncatingIfNeeded: lane.first)
+        guard let reason = append(datagram, source, lane, transceiver, session) else {
             counters.forwarded &+= 1
             return .forwarded
         }
@@ -134,21 +210,33 @@ extension Relay {
         let ended = flows.expire(at: now)
         counters.flowsExpiredUnconfirmed &+= UInt64(ended.unconfirmed)
         counters.flowsExpiredIdle &+= UInt64(ended.idle)
+        askPeers(now)
+        expireParked(at: now)
     }
 
     /// Where the next datagram or train goes and how it is cut, for a caller who must know before it is written.
     public func peekTransmit() -> TrunkTransmit? {
-        if pongCount == 0 { return trains.peek() }
-        return TrunkTransmit(destination: pongs[pongCount - 1].destination, segmentSize: 0, frames: 1, records: 1)
+        if pongCount == 0 { return forwarding.peek() ?? trains.peek() }
+        return TrunkTransmit(destination: pongDestinations[pongCount &- 1], segmentSize: 0, frames: 1, records: 1)
     }
 
     /// The next datagram or train for the trunk socket: appends it to `packet`, which needs room for 64 KiB.
     public mutating func nextTransmit(into packet: inout OutputRawSpan) -> TrunkTransmit? {
-        if pongCount > 0 { return nextPong(into: &packet) }
-        guard let transmit = trains.nextTransmit(into: &packet) else { return nil }
+        guard let departure = nextDeparture() else { return nil }
+        packet.append(contentsOf: departure.bytes)
+        return departure.transmit
+    }
+
+    /// The next datagram or train where it lies, for a caller who sends without a copy. The bytes stay as they are until the first
+    /// `receive` or `openTrunk` after the last one was taken.
+    @_lifetime(&self)
+    public mutating func nextDeparture() -> TrunkDeparture? {
+        if pongCount > 0 { return nextPong() }
+        if !forwarding.isEmpty { return forwarding.nextDeparture() }
+        guard let departure = trains.nextDeparture() else { return nil }
         counters.trainsSent &+= 1
-        counters.framesSent &+= UInt64(transmit.frames)
-        return transmit
+        counters.framesSent &+= UInt64(truncatingIfNeeded: departure.transmit.frames)
+        return departure
     }
 
     /// The public socket that `client` last sent to; nil for a client without a flow. Needed only where several public sockets
@@ -158,19 +246,51 @@ extension Relay {
         return flows.socket(flow)
     }
 
-    public var nextDeadline: Deadline { Deadline(flows.nextDeadline, "flow expiry") }
+    public var nextDeadline: Deadline {
+        .soonest(
+            .soonest(Deadline(flows.nextDeadline, "flow expiry"), Deadline(peers.nextDeadline, "relay ping")),
+            Deadline(parkingDeadline, "parked packets"))
+    }
 
-    /// Takes a new directory; flows keep their numbers, which are looked up for every datagram.
-    public mutating func replaceTransceivers(_ directory: TransceiverDirectory) { transceivers = TransceiverResolver(directory) }
+    /// Takes new neighbours; those that stay where they were stay as healthy as they were.
+    public mutating func replaceRelays(_ directory: RelayDirectory, at now: Instant) {
+        peers.replace(directory, own: relayID, at: now)
+        trains.seal()
+    }
+
+    /// How the other relays are: as many as there are others.
+    public var peerCount: Int { peers.count }
+    public func peerHealth(_ index: Int) -> PeerHealth { peers.health(index) }
+
+    /// Tells the date again, once a second or so. Hints of this time are honoured beside those of the date at the start.
+    public mutating func noteDate(_ wall: WallClock, at now: Instant) {
+        wallNoted = wall
+        noted = now
+    }
+
+    /// Takes a new directory; flows keep their numbers, which are looked up for every train.
+    public mutating func replaceTransceivers(_ directory: TransceiverDirectory) {
+        transceivers = TransceiverResolver(directory)
+        trains.seal()
+    }
+
+    /// Takes another ring of the same deployment: password key and trunk key must be those of before. Nothing may wait to depart.
+    public mutating func replaceKeys(_ ring: KeyRing, trunkMTU: Int) {
+        hints = HintCodec(ring, lifetime: hints.lifetime)
+        guard trunkMTU != trains.mtu, trains.isEmpty else { return }
+        trains = TrunkTrains(capacity: trains.capacity, mtu: trunkMTU, key: ring.trunkKey)
+    }
 }
 
 // MARK: - Public side
 
 extension Relay {
     /// A known source. Its STUN checks are still looked at: a new authentic ufrag moves the flow.
-    private mutating func follow(_ flow: Int, _ datagram: RawSpan, _ source: SocketAddress, _ now: Instant) -> RelayDropReason? {
+    private mutating func follow(
+        _ flow: Int, _ datagram: RawSpan, _ source: SocketAddress, _ socket: UInt8, _ now: Instant
+    ) -> RelayDropReason? {
         switch datagram.byte(0) {
-        case 20...63, 128...191: break  // RFC 7983: DTLS, RTP and RTCP
+        case 20...63, 128...191: break
         case 0...3:
             guard let message = STUNView(datagram) else { return .malformedSTUN }
             if message.isBindingRequest, !flows.ufragMatches(flow, message.serverUfrag) {
@@ -179,6 +299,7 @@ extension Relay {
         default: return .unknownClass
         }
         flows.touch(flow, at: now)
+        flows.setSocket(flow, socket)
         return forward(datagram, source, flows.route(flow))
     }
 
@@ -195,7 +316,8 @@ extension Relay {
     }
 
     /// An unknown source: only an authentic check makes a flow.
-    private mutating func admit(_ datagram: RawSpan, _ source: SocketAddress, _ now: Instant) -> RelayDropReason? {
+    @inline(never)
+    private mutating func admit(_ datagram: RawSpan, _ source: SocketAddress, _ socket: UInt8, _ now: Instant) -> RelayDropReason? {
         guard datagram.byte(0) <= 3 else { return .noFlow }
         guard let message = STUNView(datagram) else { return .malformedSTUN }
         guard message.isBindingRequest else { return .noFlow }
@@ -207,7 +329,9 @@ extension Relay {
         }
         guard let ufrag = Ufrag(message.serverUfrag) else { return .notAHint }
         switch flows.insert(source, route, ufrag, at: now) {
-        case .inserted: counters.flowsMade &+= 1
+        case .inserted(let flow):
+            counters.flowsMade &+= 1
+            flows.setSocket(flow, socket)
         case .tableFull: return .flowTableFull
         case .hintExhausted: return .unconfirmedFlowsOfHint
         }
@@ -219,27 +343,45 @@ extension Relay {
         guard message.hasUsername else { return .failure(Refusal(.noUsername)) }
         guard message.hasIntegrity else { return .failure(Refusal(.noIntegrity)) }
         let hint: RoutingHint
-        switch hints.open(message.serverUfrag, at: wallClock(at: now)) {
+        switch open(message.serverUfrag, now) {
         case .success(let opened): hint = opened
         case .failure(let error): return .failure(Refusal(error))
         }
-        guard hint.cluster == cluster else { return .failure(Refusal(.unknownCluster)) }
-        guard transceivers.address(of: hint.transceiver) != nil else { return .failure(Refusal(.unknownTransceiver)) }
+        if hint.cluster != cluster {
+            guard peers.knows(cluster: hint.cluster) else { return .failure(Refusal(.unknownCluster)) }
+        } else if transceivers.address(of: hint.transceiver) == nil {
+            return .failure(Refusal(.unknownTransceiver))
+        }
         let password = hints.icePassword(for: message.serverUfrag)
         guard message.verifiesIntegrity(key: password.bytes, with: &integrity) else { return .failure(Refusal(.wrongIntegrity)) }
         return .success(hint)
     }
 
-    private mutating func forward(_ datagram: RawSpan, _ source: SocketAddress, _ route: Route) -> RelayDropReason? {
-        guard let destination = transceivers.address(of: route.transceiver) else { return .unknownTransceiver }
+    mutating func forward(_ datagram: RawSpan, _ source: SocketAddress, _ route: Route) -> RelayDropReason? {
         let header = TrunkHeader(
             kind: .clientData, worker: route.worker, cluster: route.cluster, transceiver: route.transceiver, ingressRelay: relayID,
             ingressWorker: worker)
-        let taken = trains.append(datagram, client: source, session: route.session, header: header, to: destination)
-        return taken ? nil : .uplinkFull
+        return append(datagram, source, TrunkLane(header), route.transceiver, route.session)
     }
 
-    private func refusal(of address: SocketAddress) -> RelayDropReason? {
+    @inline(__always)
+    private mutating func append(
+        _ datagram: RawSpan, _ source: SocketAddress, _ lane: TrunkLane, _ transceiver: UInt32, _ session: UInt32
+    ) -> RelayDropReason? {
+        if trains.append(datagram, client: source, session: session, toTrainOf: lane) { return nil }
+        // A lane's first datagram since trains left, or since the directory changed.
+        guard let destination = destination(of: lane, transceiver) else { return .unknownTransceiver }
+        return trains.append(datagram, client: source, session: session, lane: lane, to: destination) ? nil : .uplinkFull
+    }
+
+    /// A transceiver of ours, or a relay of its cluster.
+    @inline(never)
+    private mutating func destination(of lane: TrunkLane, _ transceiver: UInt32) -> SocketAddress? {
+        let cluster = UInt16(truncatingIfNeeded: lane.first >> 32)
+        return cluster == self.cluster ? transceivers.address(of: transceiver) : peers.address(towards: cluster, transceiver)
+    }
+
+    func refusal(of address: SocketAddress) -> RelayDropReason? {
         if address.port == 0 || address.ip.isAny || address.ip.isMulticast { return .impossibleSource }
         return isOwn(address) ? .ownAddress : nil
     }
@@ -249,9 +391,19 @@ extension Relay {
         return false
     }
 
-    private func wallClock(at now: Instant) -> WallClock {
+    /// Of the time since the start or, when somebody has set the date, of the new one.
+    private mutating func open(_ ufrag: RawSpan, _ now: Instant) -> Result<RoutingHint, HintError> {
+        switch hints.open(ufrag, at: Self.advanced(wallStart, since: start, to: now)) {
+        case .failure(.expired), .failure(.mintedInFuture): hints.open(ufrag, at: Self.advanced(wallNoted, since: noted, to: now))
+        case let result: result
+        }
+    }
+
+    func wallClock(at now: Instant) -> WallClock { Self.advanced(wallNoted, since: noted, to: now) }
+
+    private static func advanced(_ wall: WallClock, since start: Instant, to now: Instant) -> WallClock {
         let elapsed = now.nanoseconds >= start.nanoseconds ? (now.nanoseconds - start.nanoseconds) / 1_000_000_000 : 0
-        return WallClock(secondsSince1970: wallStart.secondsSince1970 &+ elapsed)
+        return WallClock(secondsSince1970: wall.secondsSince1970 &+ elapsed)
     }
 }
 
@@ -286,18 +438,33 @@ extension Relay {
             counters.count(RelayDropReason(error))
             return nil
         }
-        guard frame.header.ingressRelay == relayID else {
-            counters.count(.trunkNotForUs)
-            return nil
-        }
+        let isOurs = frame.header.ingressRelay == relayID
         switch frame.header.kind {
-        case .transceiverData: return frame
-        case .confirm, .gone: heed(frame, now)
+        case .transceiverData where isOurs: return frame
+        case .confirm where isOurs, .gone where isOurs: heed(frame, now)
         case .ping: queuePong(frame, to: peer)
-        case .pong: break
-        case .clientData: counters.count(.trunkNotForUs)
+        case .pong where isOurs: heedPong(frame, from: peer, now)
+        // What we sent ourselves, on its way to another cluster, has come back.
+        case .clientData where isOurs: counters.count(.trunkLoop)
+        case .clientData, .transceiverData, .confirm, .gone: passOn(frame, datagram)
+        case .pong: counters.count(.trunkNotForUs)
         }
         return nil
+    }
+
+    /// A frame of another ingress relay: to the transceiver, or back. Its header says all, and nothing is remembered.
+    @inline(never)
+    private mutating func passOn(_ frame: borrowing TrunkFrame, _ datagram: RawSpan) {
+        let header = frame.header
+        guard header.cluster == cluster else { return counters.count(.trunkNotForUs) }
+        let isUp = header.kind == .clientData
+        guard let destination = isUp ? transceivers.address(of: header.transceiver) : peers.address(ofRelay: header.ingressRelay) else {
+            return counters.count(isUp ? .unknownTransceiver : .unknownIngress)
+        }
+        guard forwarding.append(datagram, header: header, records: frame.recordCount, to: destination) else {
+            return counters.count(.uplinkFull)
+        }
+        counters.framesPassedOn &+= 1
     }
 
     /// The next record to send, as it is, to its client.
@@ -309,9 +476,9 @@ extension Relay {
                 continue
             }
             // DTLS and media go to validated addresses only, so they say as much as a confirm does.
-            if flows.confirmedCount < flows.count, record.payload.byte(0) >= 20 { confirm(record.client, record.session, now) }
+            if flows.mayBeUnconfirmed(record.session), record.payload.byte(0) >= 20 { confirm(record.client, record.session, now) }
             counters.delivered &+= 1
-            counters.deliveredBytes &+= UInt64(record.payload.byteCount)
+            counters.deliveredBytes &+= UInt64(truncatingIfNeeded: record.payload.byteCount)
             return record
         }
         return nil
@@ -329,6 +496,7 @@ extension Relay {
         }
     }
 
+    @inline(never)
     private mutating func confirm(_ client: SocketAddress, _ session: UInt32, _ now: Instant) {
         guard let flow = flows.find(client), !flows.isConfirmed(flow), flows.route(flow).session == session else { return }
         flows.confirm(flow, at: now)
@@ -337,32 +505,54 @@ extension Relay {
 }
 
 extension Relay {
-    struct Pong {
-        var destination = SocketAddress(.v4Any, port: 0)
-        var header = TrunkHeader(kind: .pong, worker: 0, cluster: 0, transceiver: 0, ingressRelay: 0, ingressWorker: 0)
-        var probe = TrunkProbe(sentAt: 0, sequence: 0, state: .serving)
-    }
-
     private mutating func queuePong(_ ping: borrowing TrunkFrame, to peer: SocketAddress) {
         // A few a turn are enough to measure by; the rest of a flood of pings goes unanswered.
         guard let probe = ping.probe, pongCount < pongs.count else { return }
         var header = ping.header
         header.kind = .pong
         header.hops = 0
-        pongs[pongCount] = Pong(
-            destination: peer, header: header, probe: TrunkProbe(sentAt: probe.sentAt, sequence: probe.sequence, state: .serving))
-        pongCount += 1
+        // A relay that asks waits at a worker of its own; a transceiver has said where it waits.
+        if header.ingressRelay != relayID { header.worker = header.ingressWorker }
+        Self.write(TrunkProbe(sentAt: probe.sentAt, sequence: probe.sequence, state: .serving), header, trunkKey, to: &pongs, pongCount)
+        pongDestinations[pongCount] = peer
+        pongCount &+= 1
     }
 
-    private mutating func nextPong(into packet: inout OutputRawSpan) -> TrunkTransmit? {
-        pongCount -= 1
-        let pong = pongs[pongCount]
-        var bytes = InlineArray<64, UInt8>(repeating: 0)
-        var span = bytes.mutableSpan
-        var buffer = unsafe span.mutableBytes
-        let length = TrunkWriter.write(pong.probe, pong.header, key: trunkKey, to: &buffer)
-        packet.append(contentsOf: buffer.bytes.bytes(0..<length))
-        return TrunkTransmit(destination: pong.destination, segmentSize: 0, frames: 1, records: 1)
+    /// Pings for as many of the relays as are due and have room.
+    private mutating func askPeers(_ now: Instant) {
+        guard peers.nextDeadline <= now else { return }
+        peers.advance(to: now)
+        var died = false
+        while pongCount < pongs.count, let (probe, address) = peers.nextPing(died: &died) {
+            let header = TrunkHeader(
+                kind: .ping, worker: worker, cluster: cluster, transceiver: 0, ingressRelay: relayID, ingressWorker: worker)
+            Self.write(probe, header, trunkKey, to: &pongs, pongCount)
+            pongDestinations[pongCount] = address
+            pongCount &+= 1
+        }
+        if died { trains.seal() }
+    }
+
+    private mutating func heedPong(_ pong: borrowing TrunkFrame, from address: SocketAddress, _ now: Instant) {
+        // Lanes look again for where they go.
+        if let probe = pong.probe, peers.receive(probe, from: address, at: now) { trains.seal() }
+    }
+
+    private static func write(
+        _ probe: TrunkProbe, _ header: TrunkHeader, _ key: borrowing TrunkKey, to pongs: inout ByteSlab, _ number: Int
+    ) {
+        var buffer = pongs.mutableBytes(number, 0..<64)
+        _ = TrunkWriter.write(probe, header, key: key, to: &buffer)
+    }
+
+    @_lifetime(&self)
+    private mutating func nextPong() -> TrunkDeparture? {
+        pongCount &-= 1
+        let transmit = TrunkTransmit(destination: pongDestinations[pongCount], segmentSize: 0, frames: 1, records: 1)
+        let length = TrunkFormat.frameHeaderSize &+ TrunkFormat.recordHeaderSize
+        let start = unsafe UnsafeRawPointer(pongs.address(pongCount))
+        let bytes = unsafe RawSpan(_unsafeStart: start, byteCount: length)
+        return unsafe _overrideLifetime(TrunkDeparture(transmit, bytes), mutating: &self)
     }
 }
 

@@ -6,7 +6,7 @@
     case empty
     /// First byte in no range of RFC 7983 that we carry.
     case unknownClass
-    /// Not a STUN Binding request, and no flow for its source: the ordinary fate of noise and of media before the first check.
+    /// Not a STUN Binding request, and no flow for its source, nor any that a cache knows: the ordinary fate of noise and of media before the first check.
     case noFlow
     case malformedSTUN
     case noUsername
@@ -39,33 +39,43 @@
     case trunkUnexpectedPayload
     case trunkTag
     case trunkLoop
-    /// A frame for another relay, or of a kind that only relays send.
+    /// A frame for another cluster, or a pong that we did not ask for.
     case trunkNotForUs
     /// A record whose client is one of our own addresses, or nobody's.
     case trunkForbiddenClient
+    /// A frame back to an ingress relay that the relays file does not have.
+    case unknownIngress
 }
 
 /// What has happened since the core was made. Plain numbers of one worker: whoever publishes them sums.
 @frozen public struct RelayCounters: Sendable {
-    public static let reasonsMax = 32
+    public static let reasonsMax = 40
 
     public var publicDatagrams: UInt64 = 0
+    // What changes together lies apart: a pair of neighbours is added to as a vector, which takes three times the instructions.
+    public var trunkFrames: UInt64 = 0
     public var publicBytes: UInt64 = 0
+    public var flowsMade: UInt64 = 0
     /// Put into a train towards a transceiver.
     public var forwarded: UInt64 = 0
-    public var trunkFrames: UInt64 = 0
+    public var trainsSent: UInt64 = 0
     /// Handed out towards a client.
     public var delivered: UInt64 = 0
+    public var framesSent: UInt64 = 0
     public var deliveredBytes: UInt64 = 0
-    public var flowsMade: UInt64 = 0
     public var flowsMoved: UInt64 = 0
     public var flowsConfirmed: UInt64 = 0
     public var flowsExpiredUnconfirmed: UInt64 = 0
     public var flowsExpiredIdle: UInt64 = 0
     public var flowsGone: UInt64 = 0
-    public var framesSent: UInt64 = 0
-    public var trainsSent: UInt64 = 0
-    public var dropped = InlineArray<32, UInt64>(repeating: 0)
+    /// Of other ingress relays, to a transceiver or back.
+    public var framesPassedOn: UInt64 = 0
+    /// Datagrams that waited for a cache's answer, and how often it was asked.
+    public var parked: UInt64 = 0
+    public var questions: UInt64 = 0
+    /// Flows that a cache gave back.
+    public var flowsRecalled: UInt64 = 0
+    public var dropped = InlineArray<40, UInt64>(repeating: 0)
 
     public init() {}
 

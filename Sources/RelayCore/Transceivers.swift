@@ -45,7 +45,7 @@ extension TransceiverDirectory {
 
     /// Reads a table: one `ID ADDRESS:PORT` a line, `#` begins a comment, ids from 0 to 4294967295 or as dotted quads.
     public init(parsingTable text: String) throws(TransceiverDirectoryError) {
-        var entries: [TransceiverEntry] = []
+        var entries: [(entry: TransceiverEntry, line: Int)] = []
         var number = 0
         for line in text.split(omittingEmptySubsequences: false, whereSeparator: { $0 == "\n" || $0 == "\r\n" }) {
             number += 1
@@ -64,14 +64,14 @@ extension TransceiverDirectory {
             guard !address.ip.isAny, !address.ip.isMulticast else {
                 throw TransceiverDirectoryError("line \(number): \(address.ip) is nobody's own address")
             }
-            entries.append(TransceiverEntry(id: id, address: address))
+            entries.append((TransceiverEntry(id: id, address: address), number))
         }
         // An empty table is a relay that waits for its first transceiver; what comes meanwhile is counted as unknown.
-        entries.sort { $0.id < $1.id }
-        for (one, other) in zip(entries, entries.dropFirst()) where one.id == other.id {
-            throw TransceiverDirectoryError("id \(one.id) is given twice")
+        entries.sort { ($0.entry.id, $0.line) < ($1.entry.id, $1.line) }
+        for (one, other) in zip(entries, entries.dropFirst()) where one.entry.id == other.entry.id {
+            throw TransceiverDirectoryError("line \(other.line): id \(other.entry.id) is given twice, first in line \(one.line)")
         }
-        self = .table(entries)
+        self = .table(entries.map(\.entry))
     }
 
     private static func id(_ text: Substring) -> UInt32? {

@@ -7,10 +7,11 @@ import Primitives
 public struct HintLifetime: Hashable, Sendable {
     /// The longest session: an authentic hint older than this makes no new flow.
     public var maximumAge: UInt32
-    /// How far the clocks of the minting and the opening machine may differ, either way.
+    /// How far the clocks of the minting and the opening machine may differ, either way. Only who has the key can mint a hint, so a
+    /// generous skew costs nothing but a longer life; a clock set a day back must not end calls.
     public var skew: UInt32
 
-    public init(maximumAge: UInt32 = 86_400, skew: UInt32 = 300) {
+    public init(maximumAge: UInt32 = 86_400, skew: UInt32 = 90_000) {
         self.maximumAge = min(maximumAge, 0x4000_0000)
         self.skew = min(skew, 0x1000_0000)
     }
@@ -39,7 +40,7 @@ public struct HintCodec: ~Copyable, Sendable {
 }
 
 extension HintCodec {
-    /// The username fragment that carries `hint`, under the ring's first key.
+    /// The username fragment that carries `hint`, under the ring's first key that has not retired by then.
     public mutating func mint(_ hint: RoutingHint) -> Ufrag {
         var block = AESBlockBytes(repeating: 0)
         var span = block.mutableSpan
@@ -51,11 +52,16 @@ extension HintCodec {
         fields.set(hint.mintedAt, at: 8)
         fields.set(hint.session, at: 12)
 
+        // All have retired: an operator's mistake, which nobody can open. A hint is due all the same.
+        var key = 0
+        while key < keys.count, keys[key].until <= UInt64(hint.mintedAt) { key += 1 }
+        if key == keys.count { key = 0 }
+
         var raw = InlineArray<24, UInt8>(repeating: 0)
-        raw[0] = Self.version << 5 | keys[0].id
-        let encrypted = keys[0].cipher.encrypt(block)
+        raw[0] = Self.version << 5 | keys[key].id
+        let encrypted = keys[key].cipher.encrypt(block)
         for index in 0..<16 { raw[1 + index] = encrypted[index] }
-        let tag = keys[0].authenticator.tag(raw.bytes.bytes(0..<17))
+        let tag = keys[key].authenticator.tag(raw.bytes.bytes(0..<17))
         for index in 0..<7 { raw[17 + index] = tag[index] }
         guard let ufrag = Ufrag(Self.encode(raw).bytes) else { preconditionFailure("24 bytes are 32 characters") }
         return ufrag
@@ -70,6 +76,7 @@ extension HintCodec {
         let tag = keys[Int(index)].authenticator.tag(raw.bytes.bytes(0..<17))
         guard tag.bytes.bytes(0..<7).matchesInConstantTime(raw.bytes.bytes(17..<24)) else { return .failure(.wrongTag) }
 
+        guard now.secondsSince1970 < keys[Int(index)].until else { return .failure(.expired) }
         let block = keys[Int(index)].cipher.decrypt(AESBlockBytes { raw[1 + $0] })
         guard raw[0] >> 5 == Self.version else { return .failure(.unknownVersion) }
         let fields = block.bytes
@@ -126,11 +133,13 @@ extension HintCodec {
 /// The contexts of one hint key. Not private: a private type inside a `Slab` crashes the 6.3 compiler in debug builds.
 struct KeyContext: ~Copyable, Sendable {
     let id: UInt8
+    let until: UInt64
     var cipher: AES128Block
     var authenticator: HMACSHA256
 
     init(_ key: HintKey) {
         id = key.id & 31
+        until = key.until ?? .max
         cipher = AES128Block(key: AESBlockBytes { key.cipherKey[$0] })
         authenticator = HMACSHA256(key: key.tagKey.bytes)
     }

@@ -4,11 +4,16 @@
 import Crypto
 import Primitives
 
-indirect enum KeyFileValue {
-    case object([(name: String, value: KeyFileValue)])
-    case array([KeyFileValue])
-    case string(String)
-    case number(Int)
+struct KeyFileValue {
+    indirect enum Content {
+        case object([(name: String, value: KeyFileValue)])
+        case array([KeyFileValue])
+        case string(String)
+        case number(Int)
+    }
+    /// Where it begins.
+    let line: Int
+    let content: Content
 }
 
 struct KeyFileParser: ~Escapable {
@@ -30,6 +35,10 @@ struct KeyFileParser: ~Escapable {
     private mutating func value(depth: Int) throws(KeyFileError) -> KeyFileValue {
         guard depth < 4 else { throw KeyFileError("line \(line): nested deeper than a key file is") }
         skipSpace()
+        return KeyFileValue(line: line, content: try content(depth: depth))
+    }
+
+    private mutating func content(depth: Int) throws(KeyFileError) -> KeyFileValue.Content {
         switch peek {
         case UInt8(ascii: "{"): return try object(depth: depth)
         case UInt8(ascii: "["): return try array(depth: depth)
@@ -40,7 +49,7 @@ struct KeyFileParser: ~Escapable {
         }
     }
 
-    private mutating func object(depth: Int) throws(KeyFileError) -> KeyFileValue {
+    private mutating func object(depth: Int) throws(KeyFileError) -> KeyFileValue.Content {
         var members: [(name: String, value: KeyFileValue)] = []
         offset += 1
         skipSpace()
@@ -65,7 +74,7 @@ struct KeyFileParser: ~Escapable {
         }
     }
 
-    private mutating func array(depth: Int) throws(KeyFileError) -> KeyFileValue {
+    private mutating func array(depth: Int) throws(KeyFileError) -> KeyFileValue.Content {
         var elements: [KeyFileValue] = []
         offset += 1
         skipSpace()
@@ -103,7 +112,7 @@ struct KeyFileParser: ~Escapable {
         let start = offset
         var number = 0
         while (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(peek) {
-            guard offset - start < 9 else { throw KeyFileError("line \(line): a number of more than nine digits") }
+            guard offset - start < 12 else { throw KeyFileError("line \(line): a number of more than twelve digits") }
             number = number * 10 + Int(peek - UInt8(ascii: "0"))
             offset += 1
         }
@@ -134,33 +143,39 @@ struct KeyFileParser: ~Escapable {
 }
 
 extension KeyFileValue {
-    /// The members, if this is an object with exactly these.
-    func object(_ place: String, exactly names: [String]) throws(KeyFileError) -> KeyFileMembers {
-        guard case .object(let members) = self else { throw KeyFileError("\(place): want an object") }
-        for member in members where !names.contains(member.name) { throw KeyFileError("\(place): \"\(member.name)\" is unknown") }
-        for name in names where !members.contains(where: { $0.name == name }) { throw KeyFileError("\(place): \"\(name)\" is missing") }
-        return KeyFileMembers(members: members)
+    /// Its members, if this is an object with all of `names`, perhaps some of `optional`, and no others.
+    func object(_ place: String, exactly names: [String], optional: [String] = []) throws(KeyFileError) -> KeyFileMembers {
+        guard case .object(let members) = content else { throw KeyFileError("line \(line): \(place): want an object") }
+        for member in members where !names.contains(member.name) && !optional.contains(member.name) {
+            throw KeyFileError("line \(member.value.line): \(place): \"\(member.name)\" is unknown")
+        }
+        for name in names where !members.contains(where: { $0.name == name }) {
+            throw KeyFileError("line \(line): \(place): \"\(name)\" is missing")
+        }
+        return KeyFileMembers(line: line, members: members)
     }
 }
 
 struct KeyFileMembers {
+    let line: Int
     let members: [(name: String, value: KeyFileValue)]
 
     func number(_ name: String, _ place: String, upTo limit: Int) throws(KeyFileError) -> Int {
-        guard case .number(let number) = value(name), number <= limit else {
-            throw KeyFileError("\(place): want a whole number, at most \(limit)")
+        guard case .number(let number) = value(name)?.content, number <= limit else {
+            throw KeyFileError("line \(line(name)): \(place): want a whole number, at most \(limit)")
         }
         return number
     }
 
     func array(_ name: String, _ place: String) throws(KeyFileError) -> [KeyFileValue] {
-        guard case .array(let elements) = value(name) else { throw KeyFileError("\(place): want an array") }
+        guard case .array(let elements) = value(name)?.content else { throw KeyFileError("line \(line(name)): \(place): want an array") }
         return elements
     }
 
     /// A key in hexadecimal. The error counts digits and never shows them.
     func key(_ name: String, _ place: String, byteCount: Int) throws(KeyFileError) -> [UInt8] {
-        guard case .string(let text) = value(name) else {
+        let place = "line \(line(name)): \(place)"
+        guard case .string(let text) = value(name)?.content else {
             throw KeyFileError("\(place): want a string of \(2 * byteCount) hexadecimal digits")
         }
         guard text.utf8.count == 2 * byteCount, let bytes = bytes(hex: text), bytes.count == byteCount else {
@@ -170,5 +185,7 @@ struct KeyFileMembers {
         return bytes
     }
 
+    func contains(_ name: String) -> Bool { value(name) != nil }
+    func line(_ name: String) -> Int { value(name)?.line ?? line }
     private func value(_ name: String) -> KeyFileValue? { members.first { $0.name == name }?.value }
 }

@@ -11,19 +11,22 @@ public struct HintKey: Hashable, Sendable {
     public let cipherKey: [UInt8]
     /// HMAC-SHA-256: 32 bytes.
     public let tagKey: [UInt8]
+    /// When it retires, in seconds since 1970: from then on it neither mints nor opens. Nil for never.
+    public var until: UInt64?
 
     /// Nil unless the id is below 32 and the keys have their lengths.
-    public init?(id: UInt8, cipherKey: [UInt8], tagKey: [UInt8]) {
+    public init?(id: UInt8, cipherKey: [UInt8], tagKey: [UInt8], until: UInt64? = nil) {
         guard id < 32, cipherKey.count == 16, tagKey.count == 32 else { return nil }
         self.id = id
         self.cipherKey = cipherKey
         self.tagKey = tagKey
+        self.until = until
     }
 }
 
 /// All keys. Never printed: it has no description of its own, and `json` is for the key file alone.
 public struct KeyRing: Hashable, Sendable {
-    /// 1…32 keys with different ids. The first one mints, all of them open.
+    /// 1…32 keys with different ids. The first one that has not retired mints, all that have not retired open.
     public private(set) var hintKeys: [HintKey]
     /// HMAC-SHA-256 key of the ice-pwd: 32 bytes.
     public let passwordKey: [UInt8]
@@ -61,6 +64,25 @@ public struct KeyRing: Hashable, Sendable {
         hintKeys = [Self.makeHintKey(id: id, random: &random)] + kept
     }
 
+    /// The first step of a rotation: a fresh key, last, which opens and does not mint yet. False when there are 32 already.
+    public mutating func add(random: inout some RandomNumberGenerator) -> Bool {
+        guard hintKeys.count < 32 else { return false }
+        var id = (hintKeys[0].id + 1) % 32
+        while hintKeys.contains(where: { $0.id == id }) { id = (id + 1) % 32 }
+        hintKeys.append(Self.makeHintKey(id: id, random: &random))
+        return true
+    }
+
+    /// The second step, when every relay has the last key: it mints from now on, and the one that minted until now retires at `until`.
+    /// Keys that have retired before `now` (both in seconds since 1970) are dropped. False when the last key is no fresh one.
+    public mutating func promote(at now: UInt64, retiringTheOldAt until: UInt64) -> Bool {
+        guard hintKeys.count > 1, let key = hintKeys.last, key.until == nil else { return false }
+        hintKeys.removeLast()
+        hintKeys[0].until = min(hintKeys[0].until ?? .max, until)
+        hintKeys = [key] + hintKeys.filter { $0.until ?? .max > now }
+        return true
+    }
+
     private static func makeHintKey(id: UInt8, random: inout some RandomNumberGenerator) -> HintKey {
         guard let key = HintKey(id: id, cipherKey: makeBytes(16, random: &random), tagKey: makeBytes(32, random: &random))
         else { preconditionFailure("the lengths are constants") }
@@ -81,7 +103,10 @@ public struct KeyRing: Hashable, Sendable {
 extension KeyRing {
     /// The content of the key file (SPEC.md): hexadecimal values, ends with a line feed.
     public var json: String {
-        let keys = hintKeys.map { "    { \"id\": \($0.id), \"cipher\": \"\(hex($0.cipherKey))\", \"tag\": \"\(hex($0.tagKey))\" }" }
+        let keys = hintKeys.map { key in
+            let until = key.until.map { ", \"until\": \($0)" } ?? ""
+            return "    { \"id\": \(key.id), \"cipher\": \"\(hex(key.cipherKey))\", \"tag\": \"\(hex(key.tagKey))\"\(until) }"
+        }
         return """
             {
               "version": 1,
@@ -104,7 +129,7 @@ extension KeyRing {
     }
 }
 
-/// Why a key file is refused: one sentence that names the place and what is wanted, never a key.
+/// Why a key file is refused: one sentence that names the line, the place and what is wanted, never a key.
 public struct KeyFileError: Error, Hashable, Sendable, CustomStringConvertible {
     public let description: String
     init(_ description: String) { self.description = description }
@@ -117,19 +142,28 @@ extension KeyRing {
         let root = try KeyFileParser.parse(bytes)
         let members = try root.object("the key file", exactly: ["version", "hintKeys", "passwordKey", "trunkKey"])
         let version = try members.number("version", "version", upTo: 1_000_000)
-        guard version == 1 else { throw KeyFileError("version: \(version) is unknown, this program reads 1") }
+        guard version == 1 else {
+            throw KeyFileError("line \(members.line("version")): version: \(version) is unknown, this program reads 1")
+        }
 
         let elements = try members.array("hintKeys", "hintKeys")
-        guard (1...32).contains(elements.count) else { throw KeyFileError("hintKeys: \(elements.count) keys, want 1 to 32") }
+        guard (1...32).contains(elements.count) else {
+            throw KeyFileError("line \(members.line("hintKeys")): hintKeys: \(elements.count) keys, want 1 to 32")
+        }
         var keys: [HintKey] = []
         for (index, element) in elements.enumerated() {
             let place = "hintKeys[\(index)]"
-            let fields = try element.object(place, exactly: ["id", "cipher", "tag"])
+            let fields = try element.object(place, exactly: ["id", "cipher", "tag"], optional: ["until"])
             let id = UInt8(try fields.number("id", "\(place).id", upTo: 31))
-            guard !keys.contains(where: { $0.id == id }) else { throw KeyFileError("\(place).id: \(id) is used twice") }
+            guard !keys.contains(where: { $0.id == id }) else {
+                throw KeyFileError("line \(fields.line("id")): \(place).id: \(id) is used twice")
+            }
             let cipher = try fields.key("cipher", "\(place).cipher", byteCount: 16)
             let tag = try fields.key("tag", "\(place).tag", byteCount: 32)
-            guard let key = HintKey(id: id, cipherKey: cipher, tagKey: tag) else { throw KeyFileError("\(place) is not a hint key") }
+            let until = fields.contains("until") ? UInt64(try fields.number("until", "\(place).until", upTo: 100_000_000_000)) : nil
+            guard let key = HintKey(id: id, cipherKey: cipher, tagKey: tag, until: until) else {
+                throw KeyFileError("\(place) is not a hint key")
+            }
             keys.append(key)
         }
         let password = try members.key("passwordKey", "passwordKey", byteCount: 32)

@@ -45,7 +45,7 @@ public enum HintError: UInt8, Error, CaseIterable, Sendable {
     case wrongTag
     /// Authentic, but of a format version that this build does not read.
     case unknownVersion
-    /// Authentic, but older than the longest session.
+    /// Authentic, but older than the longest session, or its key has retired.
     case expired
     /// Authentic, but minted later than now: a clock is wrong.
     case mintedInFuture

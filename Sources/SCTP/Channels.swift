@@ -153,6 +153,7 @@ extension SCTPAssociation {
             return
         }
         if channels[slot].reset == .none { channels[slot].reset = .wanted }
+        resetting.isWanted = true
     }
 
     mutating func reportClosed(_ slot: Int) {

@@ -14,14 +14,31 @@ extension SCTPAssociation {
         }
     }
 
+    /// The same chunk for an association that does not exist yet: tag and TSN come from the seed alone. With the default window.
+    /// - Parameter seed: what the association will be made with.
+    public static func initChunk(seed: UInt64) -> [UInt8] {
+        let association = SCTPAssociation(peerMaxMessageSize: 0, isClientOfDTLS: false, seed: seed, at: .zero)
+        return association.initChunk()
+    }
+
+    /// Whether `establish(withPeerInit:at:)` would take it.
+    public static func isInitChunk(_ chunk: RawSpan) -> Bool {
+        var report = ReportBuffer()
+        return parseInit(chunk, &report) != nil
+    }
+
+    private static func parseInit(_ chunk: RawSpan, _ report: inout ReportBuffer) -> Initiation? {
+        guard chunk.byteCount >= Initiation.fixedSize, chunk.byte(0) == ChunkType.initiate, case let length = Int(chunk.u16(2)),
+            length >= Initiation.fixedSize, length <= chunk.byteCount, chunk.byteCount <= length + 3
+        else { return nil }
+        return Initiation(chunk.bytes(0..<length), report: &report)
+    }
+
     /// Takes the peer's INIT chunk as SDP gave it, and is established at once. Only before anything was received; false: the chunk is
     /// malformed, or it is too late.
     public mutating func establish(withPeerInit chunk: RawSpan, at now: Instant) -> Bool {
-        guard state == .cookieWait || state == .listening, chunk.byteCount >= Initiation.fixedSize, chunk.byte(0) == ChunkType.initiate,
-            case let length = Int(chunk.u16(2)), length >= Initiation.fixedSize, length <= chunk.byteCount, chunk.byteCount <= length + 3
-        else { return false }
         var report = ReportBuffer()
-        guard let peer = Initiation(chunk.bytes(0..<length), report: &report) else { return false }
+        guard state == .cookieWait || state == .listening, let peer = Self.parseInit(chunk, &report) else { return false }
         clock = max(clock, now)
         establish(peer)
         return true
@@ -52,6 +69,11 @@ extension SCTPAssociation {
             reply.localTag = localTag
             reply.localTSN = localTSN
             if state == .cookieEchoed { (reply.tieLocal, reply.tiePeer) = (localTag, peerTag) }
+        case .established where isUntouched(by: peer):
+            // It was established by SDP alone, and the peer never took our INIT from there: as if both had opened.
+            reply.localTag = localTag
+            reply.localTSN = localTSN
+            (reply.tieLocal, reply.tiePeer) = (localTag, peerTag)
         case .established, .shutdownPending, .shutdownSent, .shutdownReceived:
             // The peer may have restarted (section 5.2.2): a new tag, and the cookie tells which association would be replaced.
             reply.localTag = Self.tag(key, &drawn)
@@ -66,6 +88,11 @@ extension SCTPAssociation {
         unsafe setControl(.unrecognizedParameters, report.bytes.span.bytes.bytes(0..<report.count))
         pending.insert(.initiateAck)
         return nil
+    }
+
+    /// Nothing has come from the peer, or been acknowledged by it, since this very INIT of its began the association.
+    private func isUntouched(by peer: Initiation) -> Bool {
+        peer.tag == peerTag && window.cumulative == peer.tsn &- 1 && !window.hasGap && sending.cumulativeAck == localTSN &- 1
     }
 
     mutating func receiveInitAck(_ chunk: RawSpan) -> SCTPDropReason? {
@@ -142,6 +169,7 @@ extension SCTPAssociation {
         congestion = Congestion(mtu: mtu, peerWindow: peerWindow)
         window.restart(first: peer.tsn)
         resetting = StreamResets(localTSN: localTSN, peerTSN: peer.tsn)
+        resetting.isWanted = true
     }
 
     private mutating func establish(_ peer: Initiation?) {

@@ -2,6 +2,13 @@
 
 import Primitives
 
+/// What a packet has had so far. Acknowledgements and skips walk over tables: one of each is all that an honest packet has.
+struct PacketNotes {
+    var carriedData = false
+    var carriedAck = false
+    var carriedSkip = false
+}
+
 /// What a chunk asks of the rest of its packet.
 enum ChunkOutcome {
     case next
@@ -30,7 +37,7 @@ extension SCTPAssociation {
 
     private mutating func receiveChunks(_ packet: RawSpan, _ tag: UInt32) -> SCTPDropReason? {
         var reason: SCTPDropReason?
-        var carriedData = false
+        var notes = PacketNotes()
         var offset = commonHeaderSize
         loop: while offset < packet.byteCount {
             guard offset &+ 4 <= packet.byteCount else {
@@ -45,7 +52,7 @@ extension SCTPAssociation {
             let chunk = packet.bytes(offset..<offset &+ length)
             let isFirst = offset == commonHeaderSize
             offset &+= length &+ padding(length)
-            switch receive(chunk, tag, isFirst: isFirst, isAlone: isFirst && offset >= packet.byteCount, &carriedData) {
+            switch receive(chunk, tag, isFirst: isFirst, isAlone: isFirst && offset >= packet.byteCount, &notes) {
             case .next: break
             case .dropped(let why): reason = reason ?? why
             case .stop(let why):
@@ -54,7 +61,7 @@ extension SCTPAssociation {
             }
             if state == .over { break }
         }
-        if carriedData && state != .over { acknowledgeLater() }
+        if notes.carriedData && state != .over { acknowledgeLater() }
         return reason
     }
 
@@ -72,12 +79,15 @@ extension SCTPAssociation {
     }
 
     private mutating func receive(
-        _ chunk: RawSpan, _ tag: UInt32, isFirst: Bool, isAlone: Bool, _ carriedData: inout Bool
+        _ chunk: RawSpan, _ tag: UInt32, isFirst: Bool, isAlone: Bool, _ notes: inout PacketNotes
     ) -> ChunkOutcome {
         let type = chunk.byte(0)
         switch type {
-        case ChunkType.data: return state.isUp ? receiveData(chunk, &carriedData) : .dropped(.unexpectedChunk)
-        case ChunkType.selectiveAck: return outcome(state.isUp ? receiveSelectiveAck(chunk) : .unexpectedChunk)
+        case ChunkType.data: return state.isUp ? receiveData(chunk, &notes) : .dropped(.unexpectedChunk)
+        case ChunkType.selectiveAck:
+            guard state.isUp, !notes.carriedAck else { return .dropped(.unexpectedChunk) }
+            notes.carriedAck = true
+            return outcome(receiveSelectiveAck(chunk))
         case ChunkType.initiate: return isAlone ? .stop(receiveInit(chunk)) : .stop(.malformed)
         case ChunkType.initiateAck: return isAlone ? .stop(receiveInitAck(chunk)) : .stop(.malformed)
         case ChunkType.cookieEcho:
@@ -94,7 +104,10 @@ extension SCTPAssociation {
         case ChunkType.shutdown: return outcome(receiveShutdown(chunk))
         case ChunkType.shutdownAck: return outcome(receiveShutdownAck())
         case ChunkType.shutdownComplete: return outcome(receiveShutdownComplete())
-        case ChunkType.forwardTSN: return outcome(state.isUp ? receiveForwardTSN(chunk, &carriedData) : .unexpectedChunk)
+        case ChunkType.forwardTSN:
+            guard state.isUp, !notes.carriedSkip else { return .dropped(.unexpectedChunk) }
+            notes.carriedSkip = true
+            return outcome(receiveForwardTSN(chunk, &notes))
         case ChunkType.reconfiguration: return outcome(state.isUp ? receiveReconfiguration(chunk) : .unexpectedChunk)
         case ChunkType.padding: return .next
         default: return receiveUnknown(chunk)
@@ -116,7 +129,7 @@ extension SCTPAssociation {
 
 // DATA, and skipping it.
 extension SCTPAssociation {
-    private mutating func receiveData(_ chunk: RawSpan, _ carriedData: inout Bool) -> ChunkOutcome {
+    private mutating func receiveData(_ chunk: RawSpan, _ notes: inout PacketNotes) -> ChunkOutcome {
         guard chunk.byteCount > dataHeaderSize else {
             guard chunk.byteCount == dataHeaderSize else { return .stop(.malformed) }
             fail(.protocolViolation, abort: ErrorCause.noUserData)
@@ -124,7 +137,7 @@ extension SCTPAssociation {
         }
         guard state.mayReceiveData else { return .dropped(.unexpectedChunk) }
         let header = DataHeader(chunk)
-        carriedData = true
+        notes.carriedData = true
         if header.flags & DataFlag.immediate != 0 { acknowledging.isUrgent = true }
         switch window.insert(header, chunk.bytes(dataHeaderSize..<chunk.byteCount)) {
         case .accepted: break
@@ -161,10 +174,10 @@ extension SCTPAssociation {
     }
 
     /// FORWARD TSN (RFC 3758 section 3.2).
-    private mutating func receiveForwardTSN(_ chunk: RawSpan, _ carriedData: inout Bool) -> SCTPDropReason? {
+    private mutating func receiveForwardTSN(_ chunk: RawSpan, _ notes: inout PacketNotes) -> SCTPDropReason? {
         guard chunk.byteCount >= 8, chunk.byteCount & 3 == 0 else { return .malformed }
         // Answered at once, also when it says nothing new: our acknowledgement was lost then.
-        carriedData = true
+        notes.carriedData = true
         acknowledging.isUrgent = true
         guard window.skip(to: chunk.u32(4)) else { return nil }
         if case .stop(let reason) = drain() { return reason }

@@ -21,6 +21,8 @@ struct StreamResets: BitwiseCopyable {
     var lastResult: UInt32 = 0
     var hasAnswered = false
 
+    /// A channel may wait to be reset.
+    var isWanted = false
     /// Our request that waits for an answer: there is at most one.
     var requestIsOut = false
     var requestIsDue = false
@@ -159,10 +161,14 @@ extension SCTPAssociation {
 
     /// Collects the channels that can be closed now: all that was sent on them has arrived.
     private mutating func prepareReset() {
-        guard state == .established, !resetting.requestIsOut else { return }
+        guard resetting.isWanted, state == .established, !resetting.requestIsOut else { return }
+        resetting.isWanted = false
         var count = 0
-        for slot in 0..<channels.count where count < StreamResets.streamsMax {
-            guard channels[slot].state == .closing, channels[slot].reset == .wanted, channels[slot].pendingChunks == 0 else { continue }
+        for slot in 0..<channels.count where channels[slot].state == .closing && channels[slot].reset == .wanted {
+            guard channels[slot].pendingChunks == 0, count < StreamResets.streamsMax else {
+                resetting.isWanted = true
+                continue
+            }
             guard peerResetsStreams else {
                 // Closed before it was known that the peer cannot be told.
                 reportClosed(slot)

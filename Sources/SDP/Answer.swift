@@ -40,6 +40,9 @@ func writeAnswer(
         } else {
             answer.line("a=sctp-port:5000")
             answer.line("a=max-message-size:\(answeredMaxMessageSize)")
+            if negotiation.dataChannel?.peerInit != nil, let ours = settings.sctpInit {
+                answer.line("a=sctp-init:\(Base64.encode(ours))")
+            }
         }
         if index == transportIndex { answer.candidates(settings.candidates) }
     }
@@ -82,10 +85,17 @@ extension AnswerText {
         line("a=\(audio.direction.rawValue)")
         if let id = audio.midExtension { line("a=extmap:\(id) urn:ietf:params:rtp-hdrext:sdes:mid") }
         if let id = audio.audioLevelExtension { line("a=extmap:\(id) urn:ietf:params:rtp-hdrext:ssrc-audio-level") }
+        if let id = audio.transportSequenceExtension { line("a=extmap:\(id) \(transportSequenceURI)") }
         line("a=rtcp-mux")
         if audio.reducedSizeRTCP { line("a=rtcp-rsize") }
         line("a=rtpmap:\(audio.opusPayloadType) opus/48000/2")
         line("a=fmtp:\(audio.opusPayloadType) minptime=10;useinbandfec=1")
+        if audio.transportSequenceExtension != nil { line("a=rtcp-fb:\(audio.opusPayloadType) transport-cc") }
+        if audio.retransmits { line("a=rtcp-fb:\(audio.opusPayloadType) nack") }
+        if let red = audio.redPayloadType {
+            line("a=rtpmap:\(red) red/48000/2")
+            line("a=fmtp:\(red) \(audio.opusPayloadType)/\(audio.opusPayloadType)")
+        }
         if let event = audio.telephoneEventPayloadType {
             line("a=rtpmap:\(event) telephone-event/48000")
             line("a=fmtp:\(event) 0-15")
@@ -111,8 +121,9 @@ extension AnswerText {
 extension Negotiation {
     fileprivate func formats(for section: SDPMediaSection) -> String {
         guard section.kind == "audio", let audio else { return "webrtc-datachannel" }
-        guard let event = audio.telephoneEventPayloadType else { return "\(audio.opusPayloadType)" }
-        return "\(audio.opusPayloadType) \(event)"
+        // Opus before RED: whoever takes the first sends no more than it must.
+        return [audio.opusPayloadType, audio.redPayloadType, audio.telephoneEventPayloadType].compactMap { $0.map { "\($0)" } }
+            .joined(separator: " ")
     }
 }
 

@@ -52,6 +52,7 @@ extension SDPMediaSection {
         case "sendrecv", "sendonly", "recvonly", "inactive": direction = SDPDirection(rawValue: name)
         case "rtpmap": readRTPMap(value)
         case "fmtp": readFormatParameters(value)
+        case "rtcp-fb": readFeedback(value)
         case "rtcp-mux": rtcpMux = true
         case "rtcp-rsize": rtcpReducedSize = true
         case "bundle-only": bundleOnly = true
@@ -66,11 +67,29 @@ extension SDPMediaSection {
         case "max-message-size":
             guard let size = value.decimal(upTo: .max) else { throw SDPError(.badMaxMessageSize, line: line) }
             maxMessageSize = size
+        case "sctp-init": sctpInit = Base64.decode(value.string)
         case "sctpmap": hasSCTPMap = true
         case "msid": if msid == nil { msid = value.string }
         case "ssrc": readSource(value)
         default: _ = try transport.read(name, value, line, limits)
         }
+    }
+
+    /// `<payload type or *> <value>`; the first 64 count.
+    private mutating func readFeedback(_ value: SDPText) {
+        let fields = value.fields
+        guard fields.count >= 2, feedback.count < 64 else { return }
+        let text = fields[1...].map { $0.string }.joined(separator: " ")
+        if fields[0].string == "*" {
+            feedback.append(SDPFeedback(payloadType: nil, value: text))
+        } else if let type = fields[0].decimal(upTo: 127) {
+            feedback.append(SDPFeedback(payloadType: UInt8(type), value: text))
+        }
+    }
+
+    /// Whether `value` may be sent as feedback about `payloadType`.
+    func offersFeedback(_ value: String, of payloadType: UInt8) -> Bool {
+        feedback.contains { $0.value == value && ($0.payloadType ?? payloadType) == payloadType }
     }
 
     /// `<payload type> <name>/<clock rate>[/<channels>]`. The first line of a payload type counts; malformed lines and types that

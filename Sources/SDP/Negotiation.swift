@@ -18,6 +18,9 @@ public struct AnswerSettings: Sendable {
     public var cname: String
     /// Goes into the `o=` line, without its top bit (RFC 8829 §5.2.1).
     public var sessionID: UInt64
+    /// Our SCTP INIT chunk, which answers that of an offer; without one SCTP shakes hands by itself. Said only to who said theirs: a
+    /// client that reads it skips its INIT.
+    public var sctpInit: [UInt8]?
     /// The role we take where the offer leaves it to us: `.active` saves the client's two-datagram ClientHello half a round trip.
     public var setup: SDPSetup
 
@@ -74,6 +77,12 @@ public struct NegotiatedAudio: Sendable, Equatable {
     public var midExtension: UInt8?
     /// 1...14: the header extension with the client's audio level (RFC 6464).
     public var audioLevelExtension: UInt8?
+    /// Of `red/48000/2` around this Opus (RFC 2198): either side may send it.
+    public var redPayloadType: UInt8?
+    /// The client sends lost packets again when it is asked to (RFC 4585).
+    public var retransmits: Bool
+    /// 1...14: the header extension with transport-wide sequence numbers, about which the client wants feedback; nil where it does not.
+    public var transportSequenceExtension: UInt8?
     /// `a=rtcp-rsize` on both sides: RTCP need not be compound.
     public var reducedSizeRTCP: Bool
     /// The source the client announced; nil where it did not.
@@ -87,6 +96,8 @@ public struct NegotiatedDataChannel: Sendable, Equatable {
     public var peerSCTPPort: UInt16
     /// Bytes of the largest message the peer takes; `Int.max` for any.
     public var peerMaxMessageSize: Int
+    /// The peer's INIT chunk, where ours was answered: neither side sends one. Its sender is whoever wrote the offer: not trusted.
+    public var peerInit: [UInt8]?
 
     public init(mid: String?, peerSCTPPort: UInt16, peerMaxMessageSize: Int) {
         self.mid = mid
@@ -129,6 +140,7 @@ public func negotiate(_ offer: SDPOffer, _ settings: AnswerSettings) throws(SDPE
             negotiation.audio = NegotiatedAudio(offer, offer.media[index])
         } else {
             negotiation.dataChannel = NegotiatedDataChannel(offer.media[index])
+            if settings.sctpInit != nil { negotiation.dataChannel?.peerInit = offer.media[index].sctpInit }
         }
     }
     negotiation.answer = writeAnswer(offer, settings, negotiation, verdicts, transportIndex, peer)
@@ -244,6 +256,15 @@ extension NegotiatedAudio {
         midExtension = mid == nil ? nil : extensions.id(of: "urn:ietf:params:rtp-hdrext:sdes:mid")
         audioLevelExtension = extensions.id(of: "urn:ietf:params:rtp-hdrext:ssrc-audio-level")
         if audioLevelExtension == midExtension { audioLevelExtension = nil }
+        redPayloadType =
+            section.codecs.first {
+                $0.name.lowercased() == "red" && $0.clockRate == 48_000 && $0.channels == 2
+                    && $0.parameters.split(separator: "/").allSatisfy { $0 == String(opus.payloadType) } && !$0.parameters.isEmpty
+            }?.payloadType
+        retransmits = section.offersFeedback("nack", of: opus.payloadType)
+        transportSequenceExtension =
+            section.offersFeedback("transport-cc", of: opus.payloadType) ? extensions.id(of: transportSequenceURI) : nil
+        if [midExtension, audioLevelExtension].contains(transportSequenceExtension) { transportSequenceExtension = nil }
         reducedSizeRTCP = section.rtcpReducedSize
         peerSSRC = section.sources.first?.ssrc
     }
@@ -258,6 +279,8 @@ extension NegotiatedAudio {
         }
     }
 }
+
+let transportSequenceURI = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
 
 extension [SDPExtension] {
     /// An id that fits one-byte headers (RFC 8285 §4.2), of an extension that the offer would use both ways.

@@ -80,6 +80,14 @@ public struct SDPCodec: Sendable, Equatable {
     public var parameters: String
 }
 
+/// `a=rtcp-fb` (RFC 4585 §4.2).
+public struct SDPFeedback: Sendable, Equatable {
+    /// nil for `*`, all of them.
+    public var payloadType: UInt8?
+    /// `nack`, `transport-cc`, …
+    public var value: String
+}
+
 /// `a=extmap` (RFC 8285).
 public struct SDPExtension: Sendable, Equatable {
     public var id: UInt16
@@ -109,6 +117,8 @@ public struct SDPMediaSection: Sendable, Equatable {
     public var direction: SDPDirection?
     /// In the order of `formats`; payload types without `a=rtpmap` are not among them.
     public var codecs: [SDPCodec] = []
+    /// `a=rtcp-fb`, which may stand before the `a=rtpmap` that it is about.
+    public var feedback: [SDPFeedback] = []
     public var rtcpMux = false
     /// `a=rtcp-rsize` (RFC 5506).
     public var rtcpReducedSize = false
@@ -122,6 +132,8 @@ public struct SDPMediaSection: Sendable, Equatable {
     public var sctpPort: UInt16?
     /// `a=max-message-size` in bytes, 0 for no limit; nil without one (64 KiB then, RFC 8841).
     public var maxMessageSize: UInt64?
+    /// The bytes of `a=sctp-init` (draft-hancke-tsvwg-snap): the peer's INIT chunk, as yet unread; nil without one, or if it is not base64.
+    public var sctpInit: [UInt8]?
     /// `a=sctpmap` stands here: the syntax before RFC 8841.
     public var hasSCTPMap = false
     /// The value of the first `a=msid`.
@@ -162,6 +174,9 @@ extension SDPOffer {
         }
         return result
     }
+
+    /// The INIT chunk of the first section that gives one.
+    public var sctpInit: [UInt8]? { media.lazy.compactMap(\.sctpInit).first }
 
     /// The first BUNDLE group that names the section.
     public func bundleGroup(of section: SDPMediaSection) -> [String]? {

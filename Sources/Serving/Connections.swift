@@ -9,6 +9,20 @@ public enum Answer: Sendable {
     case response(HTTPResponse)
     /// Server-sent events: everything that `broadcast` sends from now on, until the client goes.
     case events
+    /// A WebSocket from now on, with these fields in the 101 response.
+    case webSocket(HTTPHeaders)
+    /// `reply` says it when it is known; the client's next request waits for it.
+    case later
+}
+
+/// What a WebSocket tells its owner.
+public enum SocketEvent: Sendable {
+    case opened
+    case text([UInt8])
+    /// What waits to be read by the client has grown beyond, or shrunk below, what is good to wait.
+    case isSlow(Bool)
+    /// The last event.
+    case closed
 }
 
 /// One HTTP connection of the control thread. A class: it is looked up by tag, lives for many turns and is never on a packet's way.
@@ -17,6 +31,10 @@ final class ClientConnection {
     let token: ReactorToken
     var http: HTTPServerConnection
     var isListening = false
+    /// Set for good once the connection was upgraded.
+    var web: WebSocketConnection?
+    /// Whether the owner was told that the client is slow.
+    var isSlow = false
     private var waitsForRoom = false
 
     init(_ socket: consuming StreamSocket, _ token: ReactorToken, limits: HTTPLimits, at now: Instant) {
@@ -29,15 +47,17 @@ final class ClientConnection {
     func read(at now: Instant) -> Bool {
         var chunk = InlineArray<4096, UInt8>(repeating: 0)
         for _ in 0..<16 {
-            guard http.wantsInput else { return true }
+            guard web?.wantsInput ?? http.wantsInput else { return true }
             var span = chunk.mutableSpan
             var bytes = span.mutableBytes
             switch socket.read(into: &bytes) {
-            case .transferred(let count): http.receive(chunk.span.bytes.bytes(0..<count), at: now)
+            case .transferred(let count):
+                let bytes = chunk.span.bytes.bytes(0..<count)
+                if web != nil { web?.receive(bytes, at: now) } else { http.receive(bytes, at: now) }
             case .wouldBlock: return true
             case .closed:
-                http.receiveEnd(at: now)
-                return !http.isFinished
+                if web != nil { web?.receiveEnd(at: now) } else { http.receiveEnd(at: now) }
+                return web != nil || !http.isFinished
             case .failed: return false
             }
         }
@@ -46,9 +66,11 @@ final class ClientConnection {
 
     /// Writes what is ready; false when the socket is done for.
     func write(_ reactor: inout Reactor, at now: Instant) -> Bool {
-        while http.outputCount > 0 {
-            switch socket.write(http.output) {
-            case .transferred(let count): http.outputSent(count, at: now)
+        while outputCount > 0 {
+            // What HTTP still has to say, the 101 among it, comes before the first frame.
+            let usesWeb = http.outputCount == 0
+            switch usesWeb ? writeWeb() : socket.write(http.output) {
+            case .transferred(let count): if usesWeb { web?.outputSent(count) } else { http.outputSent(count, at: now) }
             case .wouldBlock:
                 want([.readable, .writable], &reactor, true)
                 return true
@@ -56,9 +78,17 @@ final class ClientConnection {
             }
         }
         want(.readable, &reactor, false)
-        if http.wantsHalfClose { socket.finishWriting() }
-        return !http.isFinished
+        if web?.wantsHalfClose ?? http.wantsHalfClose { socket.finishWriting() }
+        return !(web?.isFinished ?? http.isFinished)
     }
+
+    private func writeWeb() -> StreamResult {
+        guard let web else { return .transferred(0) }
+        return socket.write(web.output)
+    }
+
+    var outputCount: Int { http.outputCount + (web?.outputCount ?? 0) }
+    var nextDeadline: Instant { web?.nextDeadline.instant ?? http.nextDeadline.instant }
 
     private func want(_ interest: Interest, _ reactor: inout Reactor, _ waits: Bool) {
         guard waits != waitsForRoom else { return }
@@ -95,6 +125,8 @@ public struct Connections: ~Copyable {
     public static let listenersMax = 16
     /// A listener with more than this still to read is given up.
     private static let unreadMax = 256 * 1024
+    /// A WebSocket with more than this to read is slow, and no longer when it has less than a quarter of it.
+    private static let slowMark = 256 * 1024
 
     public init(_ listener: consuming StreamListener, capacity: Int, limits: HTTPLimits, reactor: inout Reactor) throws(Errno) {
         _ = try reactor.register(listener.descriptor, for: .readable, tag: Self.listenerTag)
@@ -124,23 +156,109 @@ public struct Connections: ~Copyable {
     }
 
     /// Serves a connection that is ready: each of its requests is answered by `answer`.
-    public mutating func serve(_ tag: UInt64, _ reactor: inout Reactor, at now: Instant, _ answer: (HTTPRequest) -> Answer) {
+    ///
+    /// - Parameter socket: hears what WebSockets say, each by the tag of its connection.
+    public mutating func serve(
+        _ tag: UInt64, _ reactor: inout Reactor, at now: Instant, _ answer: (HTTPRequest) -> Answer,
+        socket: (UInt64, SocketEvent) -> Void = { _, _ in }
+    ) {
         guard let client = clients[tag] else { return }
-        var stands = client.read(at: now)
-        while let event = client.http.nextEvent() {
+        let stands = client.read(at: now)
+        proceed(tag, client, stands, &reactor, at: now, answer, socket)
+    }
+
+    /// Says what was said to be `later`; false when the client did not wait.
+    @discardableResult public mutating func reply(
+        to tag: UInt64, _ reply: Answer, _ reactor: inout Reactor, at now: Instant, _ answer: (HTTPRequest) -> Answer,
+        socket: (UInt64, SocketEvent) -> Void = { _, _ in }
+    ) -> Bool {
+        guard let client = clients[tag], client.web == nil else { return false }
+        say(reply, to: client, tag, nil, at: now, socket)
+        proceed(tag, client, true, &reactor, at: now, answer, socket)
+        return clients[tag] != nil
+    }
+
+    private mutating func proceed(
+        _ tag: UInt64, _ client: ClientConnection, _ reads: Bool, _ reactor: inout Reactor, at now: Instant,
+        _ answer: (HTTPRequest) -> Answer, _ socket: (UInt64, SocketEvent) -> Void
+    ) {
+        var stands = reads
+        while client.web == nil, let event = client.http.nextEvent() {
             switch event {
-            case .request(let request):
+            case .request(var request):
                 counters.requests += 1
-                switch answer(request) {
-                case .response(let response): client.http.send(response, at: now)
-                case .events: listen(client, request, at: now)
-                }
+                request.peer = client.socket.remoteAddress?.ip
+                say(answer(request), to: client, tag, request, at: now, socket)
             case .refused(let failure): counters.refused[Int(failure.rawValue)] += 1
             case .peerClosed: stands = false
             }
         }
-        if client.http.outputCount > 0 || client.http.isFinished { stands = client.write(&reactor, at: now) && stands }
-        if !stands { close(tag, &reactor) }
+        hear(tag, client, at: now, socket)
+        if client.outputCount > 0 || client.http.isFinished || client.web != nil { stands = client.write(&reactor, at: now) && stands }
+        judge(tag, client, socket)
+        if !stands { close(tag, &reactor, socket) }
+    }
+
+    /// - Parameter request: nil for a late reply, which is no stream of events.
+    private func say(
+        _ answer: Answer, to client: ClientConnection, _ tag: UInt64, _ request: HTTPRequest?, at now: Instant,
+        _ socket: (UInt64, SocketEvent) -> Void
+    ) {
+        switch answer {
+        case .response(let response): client.http.send(response, at: now)
+        case .events: if let request { listen(client, request, at: now) }
+        case .webSocket(let headers):
+            upgrade(client, headers, at: now)
+            socket(tag, .opened)
+        case .later: break
+        }
+    }
+
+    private func upgrade(_ client: ClientConnection, _ headers: HTTPHeaders, at now: Instant) {
+        guard let early = client.http.upgrade(to: "websocket", headers: headers) else { return }
+        client.web = WebSocketConnection(role: .server, random: SystemRandomNumberGenerator(), at: now)
+        client.web?.receive(early.span.bytes, at: now)
+    }
+
+    /// What a WebSocket's client has said. Its end is told by `close`, whatever the reason.
+    private func hear(_ tag: UInt64, _ client: ClientConnection, at now: Instant, _ socket: (UInt64, SocketEvent) -> Void) {
+        while let event = client.web?.nextEvent(at: now) {
+            if case .text(let text) = event { socket(tag, .text(text)) }
+            // The API's events are text.
+            if case .binary = event { client.web?.close(code: 1003, reason: "Events are text messages.", at: now) }
+        }
+    }
+
+    /// Tells when a WebSocket's client begins to read too slowly, and when it has caught up.
+    private func judge(_ tag: UInt64, _ client: ClientConnection, _ socket: (UInt64, SocketEvent) -> Void) {
+        guard client.web != nil else { return }
+        let isSlow = client.outputCount > (client.isSlow ? Self.slowMark / 4 : Self.slowMark)
+        guard isSlow != client.isSlow else { return }
+        client.isSlow = isSlow
+        socket(tag, .isSlow(isSlow))
+    }
+
+    /// Sends a message to a WebSocket. One whose client has let megabytes wait is closed.
+    public mutating func send(
+        _ text: [UInt8], to tag: UInt64, _ reactor: inout Reactor, at now: Instant, socket: (UInt64, SocketEvent) -> Void
+    ) {
+        guard let client = clients[tag], client.web != nil else { return }
+        if client.web?.send(text: text) == false, client.web?.isOpen == true {
+            counters.slowListeners += 1
+            return close(tag, &reactor, socket)
+        }
+        let stands = client.write(&reactor, at: now)
+        judge(tag, client, socket)
+        if !stands { close(tag, &reactor, socket) }
+    }
+
+    /// Begins to close a WebSocket: 1000 for an end in order, 1001 when the server goes.
+    public mutating func endSocket(
+        _ tag: UInt64, code: UInt16, reason: String, _ reactor: inout Reactor, at now: Instant, socket: (UInt64, SocketEvent) -> Void
+    ) {
+        guard let client = clients[tag], client.web != nil else { return }
+        client.web?.close(code: code, reason: reason, at: now)
+        if !client.write(&reactor, at: now) { close(tag, &reactor, socket) }
     }
 
     private func listen(_ client: ClientConnection, _ request: HTTPRequest, at now: Instant) {
@@ -173,19 +291,27 @@ public struct Connections: ~Copyable {
     }
 
     /// Closes what has waited too long.
-    public mutating func advance(to now: Instant, _ reactor: inout Reactor) {
-        for (tag, client) in clients where client.http.nextDeadline.instant <= now {
-            client.http.advance(to: now)
+    public mutating func advance(
+        to now: Instant, _ reactor: inout Reactor, socket: (UInt64, SocketEvent) -> Void = { _, _ in }
+    ) {
+        for (tag, client) in clients where client.nextDeadline <= now {
+            if client.web != nil {
+                client.web?.advance(to: now)
+                hear(tag, client, at: now, socket)
+            } else {
+                client.http.advance(to: now)
+            }
             while let event = client.http.nextEvent() {
                 if case .refused(let failure) = event { counters.refused[Int(failure.rawValue)] += 1 }
             }
-            if !client.write(&reactor, at: now) { close(tag, &reactor) }
+            if !client.write(&reactor, at: now) { close(tag, &reactor, socket) }
         }
     }
 
-    private mutating func close(_ tag: UInt64, _ reactor: inout Reactor) {
+    private mutating func close(_ tag: UInt64, _ reactor: inout Reactor, _ socket: (UInt64, SocketEvent) -> Void = { _, _ in }) {
         guard let client = clients.removeValue(forKey: tag) else { return }
         reactor.deregister(client.token)
+        if client.web != nil { socket(tag, .closed) }
     }
 }
 

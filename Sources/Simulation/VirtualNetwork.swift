@@ -31,6 +31,17 @@ public struct LinkProfile: Sendable {
         self.mtu = mtu
     }
 
+    /// A line for a trace.
+    var summary: String {
+        var words = ["\(delay.microseconds) µs + \(jitter.milliseconds) ms"]
+        let chances = [
+            ("lost", lossPPM), ("in bursts", burstPPM), ("doubled", duplicatePPM), ("corrupt", corruptPPM), ("overtaking", reorderPPM),
+        ]
+        for (name, chance) in chances where chance > 0 { words.append("\(name) \(chance / 10_000) %") }
+        if mtu < 1472 { words.append("at most \(mtu) bytes") }
+        return words.joined(separator: ", ")
+    }
+
     public static let perfect = LinkProfile()
     public static let lossyWiFi = LinkProfile(
         delay: .milliseconds(15), jitter: .milliseconds(30), lossPPM: 30_000, burstPPM: 300_000, duplicatePPM: 1_000, reorderPPM: 20_000)
@@ -56,6 +67,8 @@ public struct VirtualNetwork {
         public var overtook = 0
         public var tooLarge = 0
         public var cut = 0
+
+        public init() {}
     }
 
     private var random: SeededGenerator

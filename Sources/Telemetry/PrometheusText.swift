@@ -167,3 +167,17 @@ extension PrometheusText {
         return !first
     }
 }
+
+/// A case's name as a label says it: `srtpNotAuthentic` → `srtp_not_authentic`, `malformedSTUN` → `malformed_stun`.
+public func snakeCase(_ name: String) -> String {
+    let characters = Array(name)
+    var result = ""
+    for (index, character) in characters.enumerated() {
+        if character.isUppercase, index > 0 {
+            let endsAcronym = index + 1 < characters.count && characters[index + 1].isLowercase
+            if !characters[index - 1].isUppercase || endsAcronym { result += "_" }
+        }
+        result += character.lowercased()
+    }
+    return result
+}

@@ -10,28 +10,32 @@ public struct WorkerVitals: Sendable {
     public var latency = Histogram()
     private var published = Instant.zero
     private var sampled = Instant.zero
-    private var batchesSince = 0
-    private var samples = 0
+    private var looks: UInt64 = 0
+    private var samples: UInt64 = 0
+    private let measures: Bool
 
     private static let interval = Interval.milliseconds(100)
+    private static let samplePause = Interval.milliseconds(10)
     /// A page for `publish` has this many words.
     public static let wordCount = ThreadUsage.wordCount + 2 * Histogram.wordCount
 
-    public init() {}
+    /// `measures`: whether latency is to be measured at all.
+    public init(measures: Bool) { self.measures = measures }
 
-    /// Which datagram of a batch of `count` shall be measured; nil for none. The first batch after a quiet millisecond, and of
-    /// busier ones one in sixteen: what measuring costs does not grow with the traffic. The place in the batch goes round,
-    /// because the first datagram has waited longest.
-    @inline(__always)
-    public mutating func sample(of count: Int, at now: Instant) -> Int? {
-        guard count > 0 else { return nil }
-        batchesSince &+= 1
-        guard batchesSince >= 16 || now - sampled >= .milliseconds(1) else { return nil }
-        batchesSince = 0
-        sampled = now
+    /// Whether the receive that comes next shall be measured. A hundred times a second at most, so that the cost does not grow with the
+    /// traffic; by turns the first to fourth receive after the pause, because the first of a turn has waited longest.
+    public mutating func wantsSample(at now: Instant) -> Bool {
+        guard measures, now - sampled >= Self.samplePause else { return false }
+        looks &+= 1
+        guard looks > samples % 4 else { return false }
+        looks = 0
         samples &+= 1
-        return samples % count
+        sampled = now
+        return true
     }
+
+    /// Which datagram of a batch stands for it: any, by turns.
+    public func place(in count: Int) -> Int? { count > 0 ? Int(samples / 4 % UInt64(count)) : nil }
 
     /// Adds a latency between two readings of the wall clock. A clock that was set in between gives none.
     public mutating func record(from arrival: WallClock, to departure: WallClock) {

@@ -8,10 +8,17 @@ public struct DataChannelParameters: Sendable {
     public var peerPort: UInt16
     /// The longest message that the client takes, in bytes.
     public var peerMaxMessageSize: Int
+    /// The client's INIT chunk, which it gave with its offer and got ours for; then nobody sends one.
+    public var peerInit: [UInt8]?
+    /// The channel that client and we know without being told (`?dcid=`); nil where the client will open one.
+    public var agreedChannel: UInt16?
+    /// From which tags and numbers come, and with them our INIT chunk.
+    public var seed: UInt64
 
-    public init(peerPort: UInt16, peerMaxMessageSize: Int) {
+    public init(peerPort: UInt16, peerMaxMessageSize: Int, seed: UInt64) {
         self.peerPort = peerPort
         self.peerMaxMessageSize = peerMaxMessageSize
+        self.seed = seed
     }
 }
 
@@ -35,10 +42,12 @@ struct EventChannel: ~Copyable {
         case ignored
     }
 
-    init(_ parameters: DataChannelParameters, isClientOfDTLS: Bool, seed: UInt64, at now: Instant) {
+    init(_ parameters: DataChannelParameters, isClientOfDTLS: Bool, at now: Instant) {
         sctp = SCTPAssociation(
-            remotePort: parameters.peerPort, peerMaxMessageSize: parameters.peerMaxMessageSize, isClientOfDTLS: isClientOfDTLS, seed: seed,
-            mtu: DTLSAssociation.applicationDataSizeMax, at: now)
+            remotePort: parameters.peerPort, peerMaxMessageSize: parameters.peerMaxMessageSize, isClientOfDTLS: isClientOfDTLS,
+            seed: parameters.seed, mtu: DTLSAssociation.applicationDataSizeMax, at: now)
+        if let id = parameters.agreedChannel, sctp.openNegotiatedChannel(id: id, isOrdered: true) { channel = id }
+        if let chunk = parameters.peerInit { _ = unsafe sctp.establish(withPeerInit: chunk.span.bytes, at: now) }
     }
 }
 
@@ -84,7 +93,10 @@ extension EventChannel {
     mutating func nextEvent() -> Event? {
         while let event = sctp.nextEvent() {
             switch event {
-            case .established: continue
+            case .established:
+                // The client's own moment: it can send, and so can we.
+                guard channel != nil else { continue }
+                return .opened
             case .channelOpened(let id, _, _):
                 guard channel == nil else { return .ignored }
                 channel = id

@@ -1,3 +1,5 @@
+import Audio
+import Backend
 import DTLS
 import ICE
 import Primitives
@@ -11,7 +13,11 @@ enum SessionEvent {
     case connected(NetworkPath)
     /// The downlink goes elsewhere from now on.
     case moved(NetworkPath)
+    /// What the client reports of this path.
+    case measured(NetworkPath, roundTrip: Interval?, lost: UInt8)
     case ended(SessionEndReason)
+    /// For whoever listens in.
+    case said([UInt8])
 }
 
 /// One call: wires ICE, DTLS, media and backend, and keeps no protocol of its own.
@@ -26,19 +32,27 @@ struct Session: ~Copyable {
     private let settings: SessionSettings
     private let audio: AudioParameters?
     private let seed: UInt64
-    private let created: Instant
+    let created: Instant
+    /// The ingress relay that was told last.
+    var ingressRelay: UInt16?
     private var ice: ICELiteAgent
     private var dtls: DTLSAssociation
     private var media: MediaTransport?
-    private var backend: CallBackend
+    /// Takes the caller's packets as they are; then `dialogue` has no ears.
+    private var echo: EchoBackend?
+    private var dialogue: Dialogue
     private let dataChannel: DataChannelParameters?
     private var channel: EventChannel?
-    private var conversation: Conversation
     /// Where handshake datagrams go: before the first nomination, to whoever was validated last.
     private var handshakePath: NetworkPath?
     private let isDTLSClient: Bool
     private var events: [SessionEvent] = []
     private var isEnding = false
+    /// When a report of the client is told next: some send many.
+    private var nextMeasure = Instant(nanoseconds: 0)
+    private static let measureInterval = Interval.seconds(5)
+    /// Somebody listens in: every event of the dialogue goes there too.
+    private var isWatched = false
 
     init(_ parameters: SessionParameters, settings: SessionSettings, at now: Instant) {
         id = parameters.id
@@ -48,13 +62,18 @@ struct Session: ~Copyable {
         created = now
         var random = SeededGenerator(seed: parameters.seed)
         ice = ICELiteAgent(
-            local: parameters.local, remote: parameters.remote, tieBreaker: random.next(), entropy: random.next(), at: now)
+            local: parameters.local, remote: parameters.remote, tieBreaker: random.next(), entropy: random.next(),
+            silence: settings.keptSilent, at: now)
         isDTLSClient = parameters.dtlsRole == .client
         dtls = DTLSAssociation(role: parameters.dtlsRole, fingerprints: parameters.fingerprints)
-        backend = CallBackend(settings.backend)
+        var path = parameters.audio == nil ? Dialogue.AudioPath.none : .packets
+        if case .echo(let delay) = settings.backend {
+            echo = EchoBackend(delay: delay)
+            path = .none
+        }
+        dialogue = Dialogue(
+            session: parameters.session, backend: settings.backend, audio: path, callID: parameters.callID, seed: random.next(), at: now)
         dataChannel = parameters.dataChannel
-        conversation = Conversation(
-            session: parameters.session, abilities: SessionObject.Abilities(semanticVAD: false), seed: random.next())
     }
 
     /// Where the client is reached now.
@@ -86,7 +105,10 @@ extension Session {
             // Before ICE has proved the address there is no association that a forged ClientHello could disturb.
             guard ice.isValidated(path) else { return .dtlsFromUnvalidatedPath }
             handshakePath = path
+            ice.noteReceived(datagram.byteCount, on: path)
+            let newer = dtls.newerDatagrams
             guard dtls.receive(datagram.bytes, at: now) == nil else { return .dtlsRefused }
+            if dtls.newerDatagrams != newer { ice.noteAuthenticated(on: path, at: now) }
             Self.receiveEvents(&channel, from: &dtls, at: now, counters: &counters)
             return nil
         case .srtp: return receiveMedia(&datagram, on: path, at: now, counters: &counters)
@@ -98,28 +120,66 @@ extension Session {
     private mutating func receiveMedia(
         _ datagram: inout MutableRawSpan, on path: NetworkPath, at now: Instant, counters: inout WorkerCounters
     ) -> SessionDropReason? {
-        guard media != nil else { return .mediaBeforeKeys }
+        guard media != nil else {
+            // The client has its keys, so the last message of its handshake is lost or late. All it says until we have it is lost, too.
+            if ice.isValidated(path) { dtls.hurry(at: now) }
+            return .mediaBeforeKeys
+        }
+        ice.noteReceived(datagram.byteCount, on: path)
         switch media!.receive(&datagram, at: now) {
         case .refused(let reason): return reason
         case .ignored(let reason):
-            ice.noteAuthenticated(on: path, at: now)
+            ice.noteAuthenticated(on: path, isNewest: false, at: now)
             return reason
-        case .control(let goodbye):
-            ice.noteAuthenticated(on: path, at: now)
+        case .control(let goodbye, let isNewest):
+            ice.noteAuthenticated(on: path, isNewest: isNewest, at: now)
             counters.reportsReceived += 1
+            if let percent = media?.percentLost {
+                dialogue.adapt(percentLost: percent, redundancy: audio?.redPayloadType == nil ? nil : audio?.opusPayloadType)
+            }
+            if audio?.retransmits == true { dialogue.setRoundTrip(media?.roundTrip) }
+            if now >= nextMeasure, let lost = media?.lastLoss {
+                nextMeasure = now + Self.measureInterval
+                events.append(.measured(path, roundTrip: media?.roundTrip, lost: lost))
+            }
             if goodbye { end(.closedByPeer, at: now) }
-        case .audio(let header):
-            ice.noteAuthenticated(on: path, at: now)
+        case .audio(let header, let sequence, let isRedundant, let isNewest):
+            ice.noteAuthenticated(on: path, isNewest: isNewest, at: now)
             counters.audioPacketsReceived += 1
-            let frame = datagram.bytes.bytes(header.payload)
-            guard backend.receive(frame, timestamp: header.timestamp, startsTalkspurt: header.marker, at: now) else { return .backendFull }
+            let packet = datagram.bytes.bytes(header.payload)
+            let redundantType = isRedundant ? audio?.opusPayloadType : nil
+            guard echo != nil else {
+                return dialogue.receive(packet, header: header, sequence: sequence, redundantType: redundantType, at: now)
+            }
+            guard let frame = Self.primary(of: packet, isRedundant: isRedundant) else { return .audioMalformed }
+            let taken = echo!.receive(packet.bytes(frame), timestamp: header.timestamp, startsTalkspurt: header.marker, at: now)
+            return taken ? nil : .backendFull
         }
         return nil
+    }
+
+    /// The newest Opus packet in a payload.
+    private static func primary(of payload: RawSpan, isRedundant: Bool) -> Range<Int>? {
+        guard isRedundant else { return 0..<payload.byteCount }
+        return (try? REDPacket(parsing: payload))?.primary.bytes
     }
 
     /// The client's offer of an ICE restart: its new credentials, and ours.
     mutating func restartICE(local: ICECredentials, remote: ICECredentials, context: borrowing DTLSContext, at now: Instant) {
         ice.restart(local: local, remote: remote, at: now)
+        react(context, at: now)
+    }
+
+    /// Somebody listens in from now on, or no longer.
+    mutating func watch(_ isWatched: Bool) {
+        self.isWatched = isWatched
+        if isWatched { events.append(.said(dialogue.greeting())) }
+    }
+
+    /// An event of somebody who listens in, as if it were the client's.
+    mutating func receive(clientEvent text: RawSpan, context: borrowing DTLSContext, at now: Instant) {
+        guard !isEnding else { return }
+        dialogue.receive(clientEvent: text)
         react(context, at: now)
     }
 
@@ -169,18 +229,33 @@ extension Session {
         converse(at: now)
     }
 
-    /// Events from the client to the conversation, its actions to the backend, and its events to the client.
+    /// Events from the client to the dialogue, and from the dialogue to the client.
     private mutating func converse(at now: Instant) {
         while let event = channel?.nextEvent() {
             switch event {
-            case .opened: conversation.begin()
-            case .text(let text): conversation.receive(clientEvent: text.span.bytes)
+            case .opened: dialogue.begin()
+            case .text(let text): dialogue.receive(clientEvent: text.span.bytes)
             case .ignored: break
             }
         }
-        while let action = conversation.nextAction() { backend.perform(action, for: &conversation) }
-        while channel?.takesText == true, let event = conversation.nextEvent() { _ = channel?.send(event) }
+        dialogue.advance(to: now)
+        sendEvents(at: now)
+    }
+
+    private mutating func sendEvents(at now: Instant) {
+        while takesEvents, let event = dialogue.nextEvent() {
+            if isWatched { events.append(.said(event)) }
+            _ = channel?.send(event)
+        }
         Self.transmitEvents(&channel, through: &dtls, at: now)
+    }
+
+    /// Events wait for a channel that may still open, or has no room; without one they are for the watcher, or for nobody.
+    private var takesEvents: Bool {
+        switch channel {
+        case .some(let channel): channel.takesText
+        case .none: dataChannel == nil
+        }
     }
 
     private static func receiveEvents(
@@ -196,9 +271,12 @@ extension Session {
             media = try MediaTransport(
                 keys: keys, engine: settings.srtpEngine, audio: audio, clock: settings.clock, seed: ~seed, at: now)
             if let dataChannel {
-                channel = EventChannel(dataChannel, isClientOfDTLS: isDTLSClient, seed: seed &+ 1, at: now)
+                channel = EventChannel(dataChannel, isClientOfDTLS: isDTLSClient, at: now)
             }
-            if let path { events.append(.connected(path)) }
+            if let path {
+                ice.noteProved(path, at: now)
+                events.append(.connected(path))
+            }
         } catch {
             end(.dtlsFailed, at: now)
         }
@@ -211,36 +289,67 @@ extension Session {
     /// Appends the next datagram to `packet`, which is empty and holds `datagramMax`; tells where it goes, nil when there is none.
     mutating func nextTransmit(into packet: inout OutputRawSpan, at now: Instant, counters: inout WorkerCounters) -> NetworkPath? {
         if let path = ice.nextTransmit(into: &packet, at: now) { return path }
+        while let path = nextDatagram(into: &packet, at: now, counters: &counters) {
+            // RFC 7675: without consent nothing but checks, not even DTLS.
+            let mayLeave = media == nil || ice.hasConsent || ice.selectedPath == nil
+            if mayLeave, let taken = ice.admit(packet.byteCount, to: path) { return taken }
+            packet.removeAll()
+            counters.datagramsWithheld += 1
+        }
+        return nil
+    }
+
+    private mutating func nextDatagram(into packet: inout OutputRawSpan, at now: Instant, counters: inout WorkerCounters) -> NetworkPath? {
         guard let path else { return nil }
         if dtls.nextTransmit(into: &packet) { return path }
         guard media != nil else { return nil }
-        if media!.nextReport(into: &packet, at: now) { return path }
-        return nextAudio(into: &packet, at: now, counters: &counters) ? path : nil
+        if media!.nextReport(into: &packet, at: now) || media!.nextFeedback(into: &packet, at: now) { return path }
+        while let request = dialogue.nextRequest() {
+            if media!.ask(for: request, into: &packet, at: now) { return path }
+        }
+        if nextAudio(into: &packet, at: now, counters: &counters) { return path }
+        // The first or last packet of an answer is news for the client.
+        guard dialogue.hasEvents else { return nil }
+        sendEvents(at: now)
+        return dtls.nextTransmit(into: &packet) ? path : nil
     }
 
     private mutating func nextAudio(into packet: inout OutputRawSpan, at now: Instant, counters: inout WorkerCounters) -> Bool {
         while true {
             packet.append(zeros: RTPHeader.fixedSize)
-            guard let frame = backend.nextFrame(into: &packet, at: now) else {
+            guard let frame = echo?.nextFrame(into: &packet, at: now) ?? dialogue.nextPacket(into: &packet, at: now) else {
                 packet.removeAll()
                 return false
             }
             // A frame that may not leave is gone: what the client does not hear now, it must not hear later.
-            if media!.protect(timestamp: frame.timestamp, startsTalkspurt: frame.startsTalkspurt, in: &packet, at: now) {
+            if media!.protect(
+                timestamp: frame.timestamp, startsTalkspurt: frame.startsTalkspurt, isRedundant: dialogue.saysTwice, in: &packet, at: now)
+            {
                 counters.audioPacketsSent += 1
                 return true
             }
         }
     }
 
+    /// Everything that a backend elsewhere needs of its owner.
+    mutating func withDialogue<Result>(_ body: (inout Dialogue) -> Result) -> Result { body(&dialogue) }
+
     mutating func nextEvent() -> SessionEvent? { events.isEmpty ? nil : events.removeFirst() }
 
     var nextDeadline: Deadline {
         var soonest = Deadline.soonest(Deadline(ice.nextDeadline, "ICE"), Deadline(dtls.nextDeadline, "DTLS"))
         guard let mediaDeadline else { return .soonest(soonest, Deadline(created + settings.connectTimeout, "connect timeout")) }
-        soonest = .soonest(soonest, backend.nextDeadline)
+        soonest = .soonest(soonest, echoDeadline)
+        soonest = .soonest(soonest, dialogue.nextDeadline)
         if let channelDeadline { soonest = .soonest(soonest, Deadline(channelDeadline, "SCTP")) }
         return .soonest(soonest, mediaDeadline)
+    }
+
+    private var echoDeadline: Deadline {
+        switch echo {
+        case .some(let echo): echo.nextDeadline
+        case .none: .none
+        }
     }
 
     private var channelDeadline: Instant? {

@@ -45,6 +45,14 @@ public struct SessionParameters: Sendable {
 public struct AudioParameters: Sendable {
     /// The offered payload type of Opus, 0…127.
     public var opusPayloadType: UInt8
+    /// Of redundant audio (RFC 2198); nil where it was not offered.
+    public var redPayloadType: UInt8?
+    /// The client sends lost packets again when it is asked to.
+    public var retransmits = false
+    /// The header extension with transport-wide sequence numbers, which the client wants feedback about; nil where it does not.
+    public var transportSequenceExtension: UInt8?
+    /// RTCP packets need not be compound (RFC 5506).
+    public var reducedSizeRTCP = false
     /// Our own synchronisation source.
     public var ssrc: UInt32
     /// Our RTCP canonical name (RFC 7022: random, per call).
@@ -66,6 +74,14 @@ public struct AudioParameters: Sendable {
 /// Control thread to worker.
 public enum WorkerCommand: Sendable {
     case create(SessionParameters)
+    /// A session without WebRTC, whose client speaks and hears in events.
+    case createWire(session: UInt32, object: SessionObject, seed: UInt64)
+    /// An event of a session's client, or of somebody who listens in.
+    case clientEvent(session: UInt32, text: [UInt8])
+    /// Tell what a session says, from `session.created` on; or no longer.
+    case watch(session: UInt32, Bool)
+    /// The client of a session without WebRTC does not read as fast as it is told, or does again.
+    case pause(session: UInt32, Bool)
     /// ICE restart: the client's new credentials, and ours. Both generations are valid until the new one is nominated.
     case restartICE(session: UInt32, local: ICECredentials, remote: ICECredentials)
     case end(session: UInt32, reason: SessionEndReason)
@@ -78,7 +94,27 @@ public enum WorkerCommand: Sendable {
 /// Worker to control thread.
 public enum WorkerEvent: Sendable {
     case connected(session: UInt32)
+    /// How a session's client is reached.
+    case path(PathReport)
+    /// What a session says to whoever listens in, or to its client without WebRTC.
+    case serverEvent(session: UInt32, text: [UInt8])
     case ended(session: UInt32, reason: SessionEndReason)
+}
+
+/// What a session has learned of the way to its client, by authentic packets alone.
+public struct PathReport: Sendable, Equatable {
+    public enum News: Sendable, Equatable {
+        /// The first authentic packet has come this way; so long after the offer.
+        case connected(after: Interval)
+        /// The client is reached over another ingress relay from now on.
+        case moved
+        /// The client's RTCP report: the round trip, where it tells one, and the part of our packets that it lost, of 256.
+        case measured(roundTrip: Interval?, lost: UInt8)
+    }
+    public var session: UInt32
+    /// The relay that the client's packets come through first.
+    public var ingressRelay: UInt16
+    public var news: News
 }
 
 /// Why a session is over; each is also a counter.

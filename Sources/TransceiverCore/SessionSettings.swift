@@ -1,6 +1,27 @@
+import Backend
 import Primitives
 import RTP
 import SRTP
+
+/// Which backend answers calls, with its settings.
+public enum BackendChoice: Sendable {
+    /// The caller's own audio after this delay.
+    case echo(delay: Interval)
+    /// Says back what it heard when the caller's turn ends.
+    case parrot
+    /// A server that speaks the Realtime WebSocket.
+    case realtime(RealtimeBackendSettings)
+    /// A server that offers `swiftlet.v1.VoiceBackend`.
+    case grpc(GRPCBackendSettings)
+
+    /// Whether sessions need streams to somewhere.
+    var isRemote: Bool {
+        switch self {
+        case .echo, .parrot: false
+        case .realtime, .grpc: true
+        }
+    }
+}
 
 /// What all sessions of a process share.
 public struct SessionSettings: Sendable {
@@ -10,6 +31,8 @@ public struct SessionSettings: Sendable {
     public var srtpEngine: SRTPEngine
     /// A session that no client has reached by then is over.
     public var connectTimeout: Interval = .seconds(30)
+    /// A session that nothing authentic has come from for so long is over. Until then its client is asked once a second.
+    public var keptSilent: Interval = .seconds(60)
     /// What sender reports read the time from.
     public var clock: NTPClock
 
@@ -37,4 +60,8 @@ public enum SessionDropReason: UInt8, CaseIterable, Sendable {
     case unknownPayloadType
     /// The backend's queue is full.
     case backendFull
+    /// It came after its moment, or twice.
+    case audioLate
+    /// Authentic, and no Opus packet.
+    case audioMalformed
 }

@@ -6,6 +6,7 @@ import Primitives
 import Realtime
 import RTP
 import RoutingHint
+import SCTP
 import SDP
 
 /// Answers signaling: offers become sessions, and the answer leaves before any worker has heard of them. What the workers must do comes out
@@ -13,6 +14,8 @@ import SDP
 ///
 ///     POST   /v1/realtime/calls               offer → 201 answer            (application/sdp, or multipart with `sdp` and `session`)
 ///     POST   /v1/realtime/calls/{id}/hangup   → 200
+///     POST   /v1/realtime/client_secrets      → 200 `ek_…` for a browser
+///     GET    /v1/realtime                     WebSockets: SignalingSockets.swift
 ///     POST   /whip                            offer → 201 answer, ETag      (RFC 9725)
 ///     PATCH  /whip/{id}                       candidates → 204; new credentials → 200: ICE restart
 ///     DELETE /whip/{id}                       → 200
@@ -45,19 +48,38 @@ public struct SignalingDesk: ~Copyable {
 
     let settings: Settings
     private var codec: HintCodec
+    private var access: AccessControl
     private var random: any RandomNumberGenerator & Sendable
-    private(set) var calls: CallList
+    var calls: CallList
     private var commands: [AddressedCommand] = []
     private var isDraining = false
     public private(set) var counters = SignalingCounters()
 
-    /// - Parameter random: where session numbers, stream ids and seeds come from; the system's entropy but for tests.
-    public init(settings: Settings, codec: consuming HintCodec, random: any RandomNumberGenerator & Sendable) {
+    /// - Parameters:
+    ///   - access: who may come in.
+    ///   - random: where session numbers, stream ids, seeds and nonces come from; the system's entropy but for tests.
+    public init(
+        settings: Settings, codec: consuming HintCodec, access: AccessControl, random: any RandomNumberGenerator & Sendable
+    ) {
         precondition(settings.workers > 0 && !settings.advertise.isEmpty)
         self.settings = settings
         self.codec = codec
+        self.access = access
         self.random = random
         calls = CallList(workers: settings.workers)
+    }
+
+    /// Other project keys from now on. Calls that run stay, and client secrets stay valid until they expire.
+    public mutating func replace(keys: APIKeys) { access.keys = keys }
+
+    /// Mints with another ring of the same deployment from now on. Calls keep what they have.
+    public mutating func replace(ring: KeyRing) { codec = HintCodec(ring) }
+
+    /// Who sends `request`; for what is not answered here, such as WebSockets.
+    public mutating func judge(_ request: HTTPRequest, at wall: WallClock) -> AccessControl.Verdict {
+        let verdict = access.judge(request, at: wall)
+        if case .refused = verdict { counters.unauthorized += 1 }
+        return verdict
     }
 
     public var callCount: Int { calls.count }
@@ -66,6 +88,17 @@ public struct SignalingDesk: ~Copyable {
     /// New offers get 503 from now on.
     public mutating func drain() { isDraining = true }
     public var acceptsCalls: Bool { !isDraining && calls.count < settings.callsMax }
+}
+
+extension AudioParameters {
+    init(_ agreed: NegotiatedAudio, ssrc: UInt32, cname: RTCPCanonicalName) {
+        self.init(
+            opusPayloadType: agreed.opusPayloadType, ssrc: ssrc, cname: cname, maySend: agreed.maySend, mayReceive: agreed.mayReceive)
+        redPayloadType = agreed.redPayloadType
+        retransmits = agreed.retransmits
+        transportSequenceExtension = agreed.transportSequenceExtension
+        reducedSizeRTCP = agreed.reducedSizeRTCP
+    }
 }
 
 /// A command and the worker it is for.
@@ -81,6 +114,9 @@ public struct SignalingCounters: Sendable {
     public var hangups: UInt64 = 0
     public var iceRestarts: UInt64 = 0
     public var fragments: UInt64 = 0
+    public var clientSecrets: UInt64 = 0
+    /// Requests without a key, with a wrong one, or with one that is not enough.
+    public var unauthorized: UInt64 = 0
     /// Offers while full or draining.
     public var offersTurnedAway: UInt64 = 0
     public init() {}
@@ -89,28 +125,75 @@ public struct SignalingCounters: Sendable {
 // MARK: - Requests
 
 extension SignalingDesk {
+    /// Whether the answer to `request` tells the client where to go: an offer, or an ICE restart.
+    public static func tellsCandidates(_ request: HTTPRequest) -> Bool {
+        switch Route(request.path) {
+        case .calls, .whip: request.method == "POST"
+        case .resource: request.method == "PATCH"
+        case .hangup, .clientSecrets, nil: false
+        }
+    }
+
     /// Answers one request; nil when its path is none of ours.
-    public mutating func answer(_ request: HTTPRequest, at wall: WallClock) -> HTTPResponse? {
+    ///
+    /// - Parameter candidates: where this client shall find relays, the best first; nil for those of the settings.
+    public mutating func answer(_ request: HTTPRequest, at wall: WallClock, candidates: [SocketAddress]? = nil) -> HTTPResponse? {
         guard let route = Route(request.path) else { return nil }
         if request.method == "OPTIONS" { return .preflight(route) }
         guard route.methods.contains(request.method) else { return .methodNotAllowed(request.method, route) }
         var response: HTTPResponse
         do {
-            response = try answer(request, route, at: wall)
+            response = try answer(request, route, at: wall, candidates ?? settings.advertise)
         } catch {
             response = .refusal(error)
         }
         response.headers.set("Access-Control-Allow-Origin", "*")
-        response.headers.set("Access-Control-Expose-Headers", "Location, ETag, Link, Accept-Patch, Retry-After")
+        response.headers.set("Access-Control-Expose-Headers", "Location, ETag, Link, Accept-Patch, Retry-After, Swiftlet-Ingress")
         return response
     }
 
-    private mutating func answer(_ request: HTTPRequest, _ route: Route, at wall: WallClock) throws(Refusal) -> HTTPResponse {
+    private mutating func answer(
+        _ request: HTTPRequest, _ route: Route, at wall: WallClock, _ candidates: [SocketAddress]
+    ) throws(Refusal) -> HTTPResponse {
+        let caller = try admit(request, route, at: wall)
         switch route {
-        case .calls: return try accept(request, resources: "/v1/realtime/calls/", isWHIP: false, at: wall)
-        case .whip: return try accept(request, resources: "/whip/", isWHIP: true, at: wall)
+        case .calls: return try accept(request, from: caller, resources: "/v1/realtime/calls/", isWHIP: false, at: wall, candidates)
+        case .whip: return try accept(request, from: caller, resources: "/whip/", isWHIP: true, at: wall, candidates)
+        case .clientSecrets: return try mintSecret(request, at: wall)
         case .hangup(let id): return try hangUp(id)
-        case .resource(let id): return request.method == "DELETE" ? try hangUp(id) : try patch(id, request, at: wall)
+        case .resource(let id): return request.method == "DELETE" ? try hangUp(id) : try patch(id, request, at: wall, candidates)
+        }
+    }
+
+    /// Before anything of the request is looked at.
+    private mutating func admit(_ request: HTTPRequest, _ route: Route, at wall: WallClock) throws(Refusal) -> Caller {
+        do throws(Refusal) {
+            let caller = try access.caller(request, at: wall)
+            guard caller.isTrusted || !route.needsTrust else {
+                throw Refusal(403, "A client secret opens calls and nothing else; use a project key.", code: "insufficient_permissions")
+            }
+            return caller
+        } catch {
+            counters.unauthorized += 1
+            throw error
+        }
+    }
+
+    private mutating func mintSecret(_ request: HTTPRequest, at wall: WallClock) throws(Refusal) -> HTTPResponse {
+        guard request.body.isEmpty || request.mediaType == "application/json" else {
+            throw Refusal(
+                415, "Content-Type must be application/json, not \(request.mediaType ?? "missing").", code: "unsupported_media_type")
+        }
+        do throws(APIError) {
+            let wanted = try ClientSecretRequest(
+                parsing: request.body.span.bytes, abilities: SessionObject.Abilities(semanticVAD: false))
+            let expiresAt = wall.secondsSince1970 + UInt64(wanted.seconds)
+            let value = try access.secrets.mint(session: wanted.sessionJSON, expiresAt: expiresAt, random: &random)
+            var ids = IdentifierSource(seed: random.next())
+            counters.clientSecrets += 1
+            return .json(200, wanted.answer(value: value, expiresAt: expiresAt, sessionID: ids.make("sess")))
+        } catch {
+            throw Refusal(400, error)
         }
     }
 
@@ -123,7 +206,7 @@ extension SignalingDesk {
         return HTTPResponse(status: 200)
     }
 
-    private func known(_ id: String) throws(Refusal) -> Call {
+    func known(_ id: String) throws(Refusal) -> Call {
         guard let call = calls[id] else {
             throw Refusal(404, "No call with this id is running here. It may have ended; make a new one.", code: "call_not_found")
         }
@@ -134,19 +217,14 @@ extension SignalingDesk {
 // MARK: - Offers
 
 extension SignalingDesk {
-    private mutating func accept(_ request: HTTPRequest, resources: String, isWHIP: Bool, at wall: WallClock) throws(Refusal)
-        -> HTTPResponse
-    {
-        guard acceptsCalls else {
-            counters.offersTurnedAway += 1
-            throw Refusal(
-                503,
-                isDraining ? "This server is about to stop. Try again." : "All \(settings.callsMax) places are taken. Try again later.",
-                code: isDraining ? "draining" : "at_capacity", retryAfter: 1)
-        }
+    private mutating func accept(
+        _ request: HTTPRequest, from caller: Caller, resources: String, isWHIP: Bool, at wall: WallClock,
+        _ candidates: [SocketAddress]
+    ) throws(Refusal) -> HTTPResponse {
+        try checkRoom()
         do {
-            let body = try OfferBody(request, allowsMultipart: !isWHIP)
-            let (call, answer) = try open(body, at: wall)
+            let body = try OfferBody(request, allowsMultipart: !isWHIP, from: caller)
+            let (call, answer) = try open(body, at: wall, candidates)
             counters.offersAccepted += 1
             var response = HTTPResponse(status: 201, type: "application/sdp", body: Array(answer.utf8))
             response.headers.set("Location", resources + call.id)
@@ -161,25 +239,50 @@ extension SignalingDesk {
         }
     }
 
-    private mutating func open(_ body: OfferBody, at wall: WallClock) throws(Refusal) -> (Call, String) {
+    mutating func checkRoom() throws(Refusal) {
+        guard !acceptsCalls else { return }
+        counters.offersTurnedAway += 1
+        throw Refusal(
+            503,
+            isDraining ? "This server is about to stop. Try again." : "All \(settings.callsMax) places are taken. Try again later.",
+            code: isDraining ? "draining" : "at_capacity", retryAfter: 1)
+    }
+
+    /// A session that is reached by a WebSocket only.
+    mutating func newCall(worker: Int, at wall: WallClock) -> Call {
+        let session = freshSession(worker)
+        return Call(id: callID(worker, session, at: wall), worker: worker, session: session, remoteUfrag: "", remotePassword: "", mid: nil)
+    }
+
+    mutating func command(_ worker: Int, _ command: WorkerCommand) {
+        commands.append(AddressedCommand(worker: worker, command: command))
+    }
+    mutating func nextSeed() -> UInt64 { random.next() }
+
+    private mutating func open(_ body: OfferBody, at wall: WallClock, _ candidates: [SocketAddress]) throws(Refusal) -> (Call, String) {
         let worker = calls.idlestWorker
         let session = freshSession(worker)
         let local = credentials(worker, session, generation: 1, at: wall)
         let seed = random.next()
+        let channelSeed = random.next()
         let ssrc = UInt32(truncatingIfNeeded: random.next())
         var names = SeededGenerator(seed: random.next())
         let cname = RTCPCanonicalName(random: &names)
-        let answer = AnswerSettings(
-            ufrag: local.ufrag, password: local.password, fingerprint: settings.fingerprint.sdpText, candidates: settings.advertise,
-            ssrc: ssrc,
-            cname: cname.text, sessionID: random.next() >> 1)
+        var answer = AnswerSettings(
+            ufrag: local.ufrag, password: local.password, fingerprint: settings.fingerprint.sdpText, candidates: candidates,
+            ssrc: ssrc, cname: cname.text, sessionID: random.next() >> 1)
         let agreed: Negotiation
         do {
-            agreed = try negotiate(SDPOffer(parsing: body.sdp.span.bytes), answer)
+            let offer = try SDPOffer(parsing: body.sdp.span.bytes)
+            if let chunk = offer.sctpInit, SCTPAssociation.isInitChunk(chunk.span.bytes) {
+                answer.sctpInit = SCTPAssociation.initChunk(seed: channelSeed)
+            }
+            agreed = try negotiate(offer, answer)
         } catch {
             throw Refusal(400, "The offer cannot be answered: \(error.message)", code: "invalid_offer", param: "sdp")
         }
         // Before the call is in the list: an offer that is refused must not keep a place.
+        let dataChannel = try dataChannel(agreed, agreedChannel: body.dataChannel, seed: channelSeed)
         let fingerprints = try fingerprints(agreed)
         let call = Call(
             id: callID(worker, session, at: wall), worker: worker, session: session, remoteUfrag: agreed.iceUfrag,
@@ -188,15 +291,25 @@ extension SignalingDesk {
         let parameters = SessionParameters(
             id: session, callID: call.id, local: local, remote: ICECredentials(ufrag: agreed.iceUfrag, password: agreed.icePassword),
             dtlsRole: agreed.weAreDTLSClient ? .client : .server, fingerprints: fingerprints,
-            audio: agreed.audio.map {
-                AudioParameters(
-                    opusPayloadType: $0.opusPayloadType, ssrc: ssrc, cname: cname, maySend: $0.maySend, mayReceive: $0.mayReceive)
-            },
-            dataChannel: agreed.dataChannel.map {
-                DataChannelParameters(peerPort: $0.peerSCTPPort, peerMaxMessageSize: $0.peerMaxMessageSize)
-            }, session: body.session, seed: seed)
+            audio: agreed.audio.map { AudioParameters($0, ssrc: ssrc, cname: cname) },
+            dataChannel: dataChannel, session: body.session, seed: seed)
         commands.append(AddressedCommand(worker: worker, command: .create(parameters)))
         return (call, agreed.answer)
+    }
+
+    private func dataChannel(_ agreed: Negotiation, agreedChannel: UInt16?, seed: UInt64) throws(Refusal) -> DataChannelParameters? {
+        guard let section = agreed.dataChannel else {
+            guard agreedChannel == nil else {
+                throw Refusal(
+                    400, "dcid names a data channel, but the offer has none that can be taken.", code: "invalid_value", param: "dcid")
+            }
+            return nil
+        }
+        var parameters = DataChannelParameters(
+            peerPort: section.peerSCTPPort, peerMaxMessageSize: section.peerMaxMessageSize, seed: seed)
+        parameters.peerInit = section.peerInit
+        parameters.agreedChannel = agreedChannel
+        return parameters
     }
 
     /// Those whose hash we can compute; the client's certificate must match among them.
@@ -229,6 +342,20 @@ extension SignalingDesk {
         return "rtc_" + String(text.map { $0 == "+" ? "-" : $0 == "/" ? "_" : $0 })
     }
 
+    /// Who minted this id; nil when it is none, or none any more.
+    mutating func owner(ofCall id: String, at wall: WallClock) -> CallOwner? {
+        guard id.hasPrefix("rtc_"), id.utf8.count == 4 + Ufrag.length else { return nil }
+        let characters = id.utf8.dropFirst(4).map {
+            $0 == UInt8(ascii: "-") ? UInt8(ascii: "+") : $0 == UInt8(ascii: "_") ? UInt8(ascii: "/") : $0
+        }
+        guard case .success(let hint) = codec.open(characters.span.bytes, at: wall), hint.flags & Self.callIDFlag != 0 else { return nil }
+        return CallOwner(cluster: hint.cluster, transceiver: hint.transceiver)
+    }
+
+    func holdsCall(_ id: String) -> Bool { calls[id] != nil }
+
+    func mayAsk(_ request: HTTPRequest, at wall: WallClock) -> Caller? { try? access.caller(request, at: wall) }
+
     private func hint(_ worker: Int, _ session: UInt32, flags: UInt8 = 0, at wall: WallClock) -> RoutingHint {
         RoutingHint(
             cluster: settings.cluster, transceiver: settings.transceiver, worker: UInt8(truncatingIfNeeded: worker), flags: flags,
@@ -239,7 +366,9 @@ extension SignalingDesk {
 // MARK: - Trickled candidates and ICE restart (RFC 9725 §4.3)
 
 extension SignalingDesk {
-    private mutating func patch(_ id: String, _ request: HTTPRequest, at wall: WallClock) throws(Refusal) -> HTTPResponse {
+    private mutating func patch(
+        _ id: String, _ request: HTTPRequest, at wall: WallClock, _ candidates: [SocketAddress]
+    ) throws(Refusal) -> HTTPResponse {
         let call = try known(id)
         guard request.mediaType == "application/trickle-ice-sdpfrag" else {
             throw Refusal(
@@ -256,7 +385,7 @@ extension SignalingDesk {
             throw Refusal(400, "The fragment cannot be read: \(error.message)", code: "invalid_fragment")
         }
         let isNew = fragment.ufrag != nil && fragment.ufrag != call.remoteUfrag
-        if isNew, match == "*" || match == "\"*\"" { return try restart(call, fragment, at: wall) }
+        if isNew, match == "*" || match == "\"*\"" { return try restart(call, fragment, at: wall, candidates) }
         guard match == call.etag || match == "*" else {
             throw Refusal(412, "If-Match names an ICE session that is over; the current one is \(call.etag).", code: "stale_etag")
         }
@@ -268,7 +397,9 @@ extension SignalingDesk {
         return HTTPResponse(status: 204)
     }
 
-    private mutating func restart(_ call: Call, _ fragment: TrickleFragment, at wall: WallClock) throws(Refusal) -> HTTPResponse {
+    private mutating func restart(
+        _ call: Call, _ fragment: TrickleFragment, at wall: WallClock, _ candidates: [SocketAddress]
+    ) throws(Refusal) -> HTTPResponse {
         guard let ufrag = fragment.ufrag, let password = fragment.password else {
             throw Refusal(400, "An ICE restart needs both a=ice-ufrag and a=ice-pwd.", code: "invalid_fragment")
         }
@@ -283,7 +414,7 @@ extension SignalingDesk {
         calls.update(call.id) { $0 = renewed }
         counters.iceRestarts += 1
         let text = TrickleFragment.answer(
-            ufrag: local.ufrag, password: local.password, candidates: settings.advertise, mid: call.mid)
+            ufrag: local.ufrag, password: local.password, candidates: candidates, mid: call.mid)
         var response = HTTPResponse(status: 200, type: "application/trickle-ice-sdpfrag", body: Array(text.utf8))
         response.headers.set("ETag", renewed.etag)
         return response
@@ -299,6 +430,8 @@ extension SignalingDesk {
         switch event {
         case .connected(let session): calls.noteConnected(session: session, worker: worker)
         case .ended(let session, _): calls.remove(session: session, worker: worker)
+        // For the sockets of that session, and for who keeps numbers.
+        case .serverEvent, .path: break
         }
     }
 }

@@ -4,7 +4,7 @@ import Realtime
 
 /// The paths of signaling.
 enum Route: Equatable {
-    case calls, whip
+    case calls, whip, clientSecrets
     case hangup(String)
     case resource(String)
 
@@ -14,6 +14,7 @@ enum Route: Equatable {
         case 1 where parts[0] == "whip": self = .whip
         case 2 where parts[0] == "whip": self = .resource(String(parts[1]))
         case 3 where parts[0] == "v1" && parts[1] == "realtime" && parts[2] == "calls": self = .calls
+        case 3 where parts[0] == "v1" && parts[1] == "realtime" && parts[2] == "client_secrets": self = .clientSecrets
         case 5 where parts[0] == "v1" && parts[1] == "realtime" && parts[2] == "calls" && parts[4] == "hangup":
             self = .hangup(String(parts[3]))
         default: return nil
@@ -22,8 +23,18 @@ enum Route: Equatable {
 
     var methods: [String] {
         switch self {
-        case .calls, .whip, .hangup: ["POST"]
+        case .calls, .whip, .hangup, .clientSecrets: ["POST"]
         case .resource: ["DELETE", "PATCH"]
+        }
+    }
+}
+
+extension Route {
+    /// Whether a browser's client secret is not enough. WHIP's resources are the client's own (RFC 9725 §4.2).
+    var needsTrust: Bool {
+        switch self {
+        case .clientSecrets, .hangup: true
+        case .calls, .whip, .resource: false
         }
     }
 }
@@ -50,6 +61,8 @@ struct Refusal: Error {
 extension HTTPResponse {
     static func refusal(_ refusal: Refusal) -> HTTPResponse {
         var response = HTTPResponse.json(refusal.status, ["error": refusal.error.json()])
+        // RFC 9110 §11.6.1: a 401 says how to do better.
+        if refusal.status == 401 { response.headers.set("WWW-Authenticate", "Bearer") }
         if let seconds = refusal.retryAfter { response.headers.set("Retry-After", String(seconds)) }
         return response
     }
@@ -80,8 +93,12 @@ extension HTTPResponse {
 struct OfferBody {
     var sdp: [UInt8]
     var session = SessionObject()
+    /// `?dcid=N`: the id of the data channel that the client has made as negotiated.
+    var dataChannel: UInt16?
 
-    init(_ request: HTTPRequest, allowsMultipart: Bool) throws(Refusal) {
+    /// - Parameter caller: a client secret brings its session along, and its holder cannot choose another one.
+    init(_ request: HTTPRequest, allowsMultipart: Bool, from caller: Caller) throws(Refusal) {
+        if case .ephemeral(let bound) = caller { session = bound }
         let type = request.mediaType
         switch type {
         case "application/sdp": sdp = request.body
@@ -96,12 +113,27 @@ struct OfferBody {
                 throw Refusal(400, "The form has no field 'sdp' with the offer.", code: "missing_required_parameter", param: "sdp")
             }
             sdp = part.body
-            if let part = form["session"] { try take(session: part.body) }
+            if let part = form["session"] {
+                guard caller.isTrusted else {
+                    throw Refusal(
+                        403, "The session was set with the client secret; send the offer alone, and changes with session.update.",
+                        code: "session_is_bound", param: "session")
+                }
+                try take(session: part.body)
+            }
         default:
             let allowed = allowsMultipart ? "application/sdp or multipart/form-data" : "application/sdp"
             throw Refusal(415, "Content-Type must be \(allowed), not \(type ?? "missing").", code: "unsupported_media_type")
         }
         guard !sdp.isEmpty else { throw Refusal(400, "The body has no offer.", code: "invalid_offer", param: "sdp") }
+        guard let text = request.queryValue("dcid") else { return }
+        // RFC 8832 §6: 65535 is not an id.
+        guard let id = UInt16(text), id < .max else {
+            throw Refusal(
+                400, "dcid must be the id of a negotiated data channel, 0 to 65534, not '\(text.prefix(20))'.", code: "invalid_value",
+                param: "dcid")
+        }
+        dataChannel = id
     }
 
     private mutating func take(session json: [UInt8]) throws(Refusal) {

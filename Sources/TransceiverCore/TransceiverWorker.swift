@@ -24,9 +24,12 @@ public struct TransceiverWorker: ~Copyable {
 
     private let identity: Identity
     private let settings: SessionSettings
-    private let key: SipKey
+    private let key: TrunkKey
     private var sessions: SessionTable
     private var timers: TimerWheel
+    private var wires: WireSessions
+    /// What sessions want of their backends' streams, in order.
+    var streamRequests: [AddressedStreamRequest] = []
     private var trains: TrunkTrains
     /// Slot 0: the datagram being received, which SRTP decrypts in place. Slot 1: the one being sent.
     private var scratch: ByteSlab
@@ -57,15 +60,16 @@ public struct TransceiverWorker: ~Copyable {
         self.dtls = dtls
         self.identity = identity
         self.settings = settings
-        self.key = key
+        self.key = TrunkKey(key)
         sessions = SessionTable(capacity: capacity)
         timers = TimerWheel(capacity: capacity, now: now)
+        wires = WireSessions(backend: settings.backend, capacity: capacity)
         trains = TrunkTrains(capacity: trainsMax, mtu: mtu, key: key)
         scratch = ByteSlab(count: 2, slotSize: Session.datagramMax)
         pongs = Slab(count: Self.pongsPerTurn) { _ in PendingPong() }
     }
 
-    public var sessionCount: Int { sessions.count }
+    public var sessionCount: Int { sessions.count + wires.count }
 }
 
 // MARK: - In
@@ -143,8 +147,35 @@ extension TransceiverWorker {
             guard let place = sessions.place(of: id) else { return }
             sessions[place]?.restartICE(local: local, remote: remote, context: dtls, at: now)
             drain(place, at: now)
-        case .end(let id, let reason):
+        case .createWire(let id, let object, let seed):
+            guard wires.insert(id, object, seed: seed, at: now) else {
+                events.append(.ended(session: id, reason: .tableFull))
+                return
+            }
+            counters.sessionsCreated += 1
+            counters.sessionsConnected += 1
+            drainWire(id, at: now)
+        case .clientEvent(let id, let text):
+            guard let place = sessions.place(of: id) else {
+                wires.receive(text, session: id)
+                return drainWire(id, at: now)
+            }
+            sessions[place]?.receive(clientEvent: text.span.bytes, context: dtls, at: now)
+            drain(place, at: now)
+        case .watch(let id, let isWatched):
             guard let place = sessions.place(of: id) else { return }
+            sessions[place]?.watch(isWatched)
+            drain(place, at: now)
+        case .pause(let id, let isPaused):
+            wires.pause(isPaused, session: id)
+            drainWire(id, at: now)
+        case .end(let id, let reason):
+            guard let place = sessions.place(of: id) else {
+                guard wires.remove(id) else { return }
+                counters.sessionsEnded[Int(reason.rawValue)] += 1
+                closeStream(of: id)
+                return events.append(.ended(session: id, reason: reason))
+            }
             sessions[place]?.end(reason, at: now)
             drain(place, at: now)
         case .endAll(let reason):
@@ -156,8 +187,18 @@ extension TransceiverWorker {
         }
     }
 
+    private mutating func drainWire(_ id: UInt32, at now: Instant) {
+        for _ in 0..<WireSessions.eventsPerTurn {
+            guard let text = wires.nextEvent(of: id, at: now) else { return collectStreamRequests(of: id) }
+            events.append(.serverEvent(session: id, text: text))
+        }
+        wires.yield(id, at: now)
+        collectStreamRequests(of: id)
+    }
+
     /// Lets due sessions act, `timersPerTurn` at most.
     public mutating func advance(to now: Instant) {
+        while let id = wires.nextDue(at: now) { drainWire(id, at: now) }
         var budget = Self.timersPerTurn
         while budget > 0, let place = timers.nextDue(at: now) {
             budget -= 1
@@ -167,7 +208,7 @@ extension TransceiverWorker {
     }
 
     /// When `advance` has something to do.
-    public func nextDeadline(at now: Instant) -> Instant { timers.nextDeadline(at: now) }
+    public func nextDeadline(at now: Instant) -> Instant { min(timers.nextDeadline(at: now), wires.nextDeadline) }
 }
 
 // MARK: - Out
@@ -185,6 +226,21 @@ extension TransceiverWorker {
         pongCount -= 1
         return write(pongs[pongCount], into: &packet)
     }
+
+    /// Does `body` with the dialogue of a session, wherever it is kept; nil when there is none.
+    mutating func withDialogue<Result>(of id: UInt32, _ body: (inout Dialogue) -> Result) -> Result? {
+        guard let place = sessions.place(of: id) else { return wires.withDialogue(of: id, body) }
+        return sessions[place]?.withDialogue(body)
+    }
+
+    /// Lets a session act on what its backend's stream has brought.
+    mutating func wake(_ id: UInt32, at now: Instant) {
+        guard let place = sessions.place(of: id) else { return drainWire(id, at: now) }
+        sessions[place]?.advance(to: now, context: dtls)
+        drain(place, at: now)
+    }
+
+    var hasRemoteBackend: Bool { settings.backend.isRemote }
 
     public mutating func nextEvent() -> WorkerEvent? { events.isEmpty ? nil : events.removeFirst() }
 
@@ -204,18 +260,35 @@ extension TransceiverWorker {
             case .connected(let path):
                 counters.sessionsConnected += 1
                 events.append(.connected(session: id))
+                noteIngress(path, of: place, session: id, at: now)
                 tell(.confirm, session: id, path)
-            case .moved(let path): tell(.confirm, session: id, path)
+            case .moved(let path):
+                noteIngress(path, of: place, session: id, at: now)
+                tell(.confirm, session: id, path)
+            case .measured(let path, let roundTrip, let lost):
+                let news = PathReport.News.measured(roundTrip: roundTrip, lost: lost)
+                events.append(.path(PathReport(session: id, ingressRelay: path.ingressRelay, news: news)))
+            case .said(let text): events.append(.serverEvent(session: id, text: text))
             case .ended(let reason):
                 counters.sessionsEnded[Int(reason.rawValue)] += 1
                 if let path = sessions[place]?.path { tell(.gone, session: id, path) }
+                closeStream(of: id)
                 events.append(.ended(session: id, reason: reason))
                 sessions.remove(at: place)
                 timers.disarm(place)
                 return
             }
         }
+        collectStreamRequests(of: id)
         timers.arm(place, at: sessions[place]?.nextDeadline.instant ?? .never)
+    }
+
+    /// Tells over which relay the client comes, when that is another one than before.
+    private mutating func noteIngress(_ path: NetworkPath, of place: Int, session: UInt32, at now: Instant) {
+        guard let created = sessions[place]?.created, sessions[place]?.ingressRelay != path.ingressRelay else { return }
+        let news = sessions[place]?.ingressRelay == nil ? PathReport.News.connected(after: now - created) : .moved
+        sessions[place]?.ingressRelay = path.ingressRelay
+        events.append(.path(PathReport(session: session, ingressRelay: path.ingressRelay, news: news)))
     }
 
     private func header(_ kind: TrunkKind, to path: NetworkPath) -> TrunkHeader {

@@ -14,6 +14,8 @@ public struct WorkerCounters: Sendable {
     public var recordsSent: UInt64 = 0
     /// Nothing left to gather them in: more ingress workers in one turn than trains.
     public var recordsWithoutTrain: UInt64 = 0
+    /// Datagrams that could not leave: the client does not consent, or has yet to prove where it is.
+    public var datagramsWithheld: UInt64 = 0
     public var sessionsCreated: UInt64 = 0
     public var sessionsConnected: UInt64 = 0
     /// By `SessionEndReason`.

@@ -16,13 +16,8 @@ public func fuzzTrunk(_ bytes: RawSpan) {
     target.copy(bytes, to: 0)
     let length = bytes.byteCount
     // Only frames whose records lie inside can have a tag at all.
-    var offset = 24
-    for _ in 0..<Int(bytes.byte(11)) {
-        guard length - offset >= 24 else { return }
-        offset += 24 + Int(bytes.u16(offset + 18))
-        guard offset <= length else { return }
-    }
-    let tag = TrunkFrame.tag(of: bytes, recordCount: Int(bytes.byte(11)), key: wellKnownTrunkKey)
+    let key = TrunkKey(wellKnownTrunkKey)
+    guard let (tag, _) = TrunkFrame.tag(of: bytes, recordCount: Int(bytes.byte(11)), key: key) else { return }
     target.set(tag, at: 16)
     checkRewriting(target.bytes.bytes(0..<length))
 }

@@ -53,17 +53,17 @@ import Primitives
 
 /// Sizes of the format, in bytes.
 public enum TrunkFormat {
-    public static let version: UInt8 = 1
-    public static let frameHeaderSize = 24
-    public static let recordHeaderSize = 24
+    @inlinable public static var version: UInt8 { 1 }
+    @inlinable public static var frameHeaderSize: Int { 24 }
+    @inlinable public static var recordHeaderSize: Int { 24 }
     /// The record count has one byte.
-    public static let recordsMax = 255
+    @inlinable public static var recordsMax: Int { 255 }
     /// A frame that more relays than this have forwarded is going in circles.
-    public static let hopsMax: UInt8 = 4
+    @inlinable public static var hopsMax: UInt8 { 4 }
     /// The longest frame when nothing else is configured: fits a 1500-byte network with room for tunnels.
-    public static let defaultMTU = 1400
+    @inlinable public static var defaultMTU: Int { 1400 }
     /// The longest UDP payload over IPv4: no frame and no train is longer.
-    public static let datagramMax = 65_507
+    @inlinable public static var datagramMax: Int { 65_507 }
 }
 
 /// Why a frame is dropped, always whole.

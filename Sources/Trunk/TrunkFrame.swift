@@ -13,7 +13,7 @@ import Primitives
 
     /// One datagram of the trunk. Whatever follows the last record is padding and passed over.
     @_lifetime(copy bytes)
-    public init(parsing bytes: RawSpan, key: SipKey) throws(TrunkError) {
+    public init(parsing bytes: RawSpan, key: borrowing TrunkKey) throws(TrunkError) {
         guard bytes.byteCount >= TrunkFormat.frameHeaderSize else { throw .truncated }
         let first = bytes.byte(0)
         guard first >> 4 == TrunkFormat.version else { throw .unknownVersion }
@@ -22,8 +22,10 @@ import Primitives
         guard count > 0 else { throw .wrongRecordCount }
         if kind == .ping || kind == .pong, count != 1 { throw .wrongRecordCount }
         guard bytes.byte(12) <= TrunkFormat.hopsMax else { throw .tooManyHops }
-        try Self.checkRecords(bytes, count, carryingPayload: kind == .clientData || kind == .transceiverData)
-        guard Self.tag(of: bytes, recordCount: count, key: key) == bytes.u64(16) else { throw .wrongTag }
+        guard let (tag, end) = Self.tag(of: bytes, recordCount: count, key: key) else { throw .recordOverrun }
+        guard kind == .clientData || kind == .transceiverData || end == TrunkFormat.frameHeaderSize &+ count &* TrunkFormat.recordHeaderSize
+        else { throw .unexpectedPayload }
+        guard tag == bytes.u64(16) else { throw .wrongTag }
 
         header = TrunkHeader(
             kind: kind, worker: bytes.byte(1), cluster: bytes.u16(2), transceiver: bytes.u32(4), ingressRelay: bytes.u16(8),
@@ -34,33 +36,39 @@ import Primitives
         remaining = count
     }
 
-    private static func checkRecords(_ bytes: RawSpan, _ count: Int, carryingPayload: Bool) throws(TrunkError) {
+    /// The same for who reads a frame now and then; a worker keeps a `TrunkKey`.
+    @_lifetime(copy bytes)
+    public init(parsing bytes: RawSpan, key: SipKey) throws(TrunkError) { try self.init(parsing: bytes, key: TrunkKey(key)) }
+
+    /// The tag that belongs into `bytes`, which hold a frame header at least; nil when a record does not end inside. And where the last
+    /// record ends.
+    static func tag(of bytes: RawSpan, recordCount: Int, key: borrowing TrunkKey) -> (tag: UInt64, end: Int)? {
+        var sum = TagSum()
+        var hash = SipHash(key: SipKey(k0: 0, k1: 0))
+        let last = bytes.byteCount &- TrunkFormat.recordHeaderSize
         var offset = TrunkFormat.frameHeaderSize
-        for _ in 0..<count {
-            guard bytes.byteCount &- offset >= TrunkFormat.recordHeaderSize else { throw .recordOverrun }
-            let length = Int(bytes.u16(offset &+ 18))
-            if !carryingPayload, length > 0 { throw .unexpectedPayload }
-            offset &+= TrunkFormat.recordHeaderSize &+ length
-            guard offset <= bytes.byteCount else { throw .recordOverrun }
+        var number = 1
+        while number <= recordCount {
+            guard offset <= last else { return nil }
+            let (word0, word1, word2) = unsafe words(bytes, offset)
+            sum.add(word0, word1, word2, number: number, key)
+            if TagSum.endsBlock(number) { sum.endBlock(number, into: &hash, key) }
+            // Bytes 18 and 19 of the record header: the payload's length.
+            offset &+= TrunkFormat.recordHeaderSize &+ Int(UInt16(truncatingIfNeeded: word2 >> 16).byteSwapped)
+            number &+= 1
         }
+        guard offset <= bytes.byteCount else { return nil }
+        let tag = sum.tag(bytes.u64LittleEndian(0), bytes.u64LittleEndian(8), recordCount: recordCount, after: hash, key)
+        return (tag, offset)
     }
 
-    /// The tag that belongs into `bytes`: SipHash-2-4 over the frame header with hops and tag zero, and every record header in
-    /// order. The records must have been checked.
-    static func tag(of bytes: RawSpan, recordCount: Int, key: SipKey) -> UInt64 {
-        var sip = SipHash(key: key)
-        sip.update(word: bytes.u64LittleEndian(0))
-        // Byte 12 counts hops: the lowest byte of this little-endian word's upper half.
-        sip.update(word: bytes.u64LittleEndian(8) & 0xFFFF_FF00_FFFF_FFFF)
-        sip.update(word: 0)
-        var offset = TrunkFormat.frameHeaderSize
-        for _ in 0..<recordCount {
-            sip.update(word: bytes.u64LittleEndian(offset))
-            sip.update(word: bytes.u64LittleEndian(offset &+ 8))
-            sip.update(word: bytes.u64LittleEndian(offset &+ 16))
-            offset &+= TrunkFormat.recordHeaderSize &+ Int(bytes.u16(offset &+ 18))
-        }
-        return sip.finalize()
+    /// The record header at `offset`; the caller has checked that it is there.
+    @unsafe @inlinable @inline(__always)
+    static func words(_ bytes: RawSpan, _ offset: Int) -> (UInt64, UInt64, UInt64) {
+        let word0 = unsafe bytes.unsafeLoadUnaligned(fromUncheckedByteOffset: offset, as: UInt64.self)
+        let word1 = unsafe bytes.unsafeLoadUnaligned(fromUncheckedByteOffset: offset &+ 8, as: UInt64.self)
+        let word2 = unsafe bytes.unsafeLoadUnaligned(fromUncheckedByteOffset: offset &+ 16, as: UInt64.self)
+        return (UInt64(littleEndian: word0), UInt64(littleEndian: word1), UInt64(littleEndian: word2))
     }
 }
 
@@ -86,12 +94,16 @@ extension TrunkFrame {
     @inlinable public mutating func nextRecord() -> TrunkRecord? {
         guard remaining > 0 else { return nil }
         remaining &-= 1
-        let start = offset &+ 24
-        let end = start &+ Int(bytes.u16(offset &+ 18))
-        let client = SocketAddress(IPAddress(high: bytes.u64(offset), low: bytes.u64(offset &+ 8)), port: bytes.u16(offset &+ 16))
-        let session = bytes.u32(offset &+ 20)
-        offset = end
-        return TrunkRecord(client: client, session: session, payload: bytes.bytes(start..<end))
+        // `init` has looked at every length.
+        assert(bytes.byteCount &- offset >= TrunkFormat.recordHeaderSize)
+        let (word0, word1, word2) = unsafe Self.words(bytes, offset)
+        let end = word2.byteSwapped
+        let ip = IPAddress(high: word0.byteSwapped, low: word1.byteSwapped)
+        let client = SocketAddress(ip, port: UInt16(truncatingIfNeeded: end >> 48))
+        let start = offset &+ TrunkFormat.recordHeaderSize
+        offset = start &+ Int(UInt16(truncatingIfNeeded: end >> 32))
+        let payload = unsafe bytes.extracting(unchecked: Range(uncheckedBounds: (start, offset)))
+        return TrunkRecord(client: client, session: UInt32(truncatingIfNeeded: end), payload: payload)
     }
 
     /// The content of a ping or pong.

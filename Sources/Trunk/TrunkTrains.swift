@@ -21,18 +21,21 @@ import Primitives
 }
 
 /// Gathers records for up to `capacity` trains. Fixed memory: `capacity` × 64 KiB.
-public struct TrunkTrains: ~Copyable, Sendable {
+///
+/// Most records go into a frame that is open and has room. That path is inlined into its caller and checks one number, `Train.room`,
+/// which is zero for every train that takes nothing more, for whatever reason.
+@frozen public struct TrunkTrains: ~Copyable, Sendable {
     /// The most frames that the kernel takes in one UDP_SEGMENT send.
-    public static let framesMax = 64
+    @inlinable public static var framesMax: Int { 64 }
 
-    private var storage: ByteSlab
-    private var trains: Slab<Train>
-    /// Open trains by header: a small table that is emptied by moving on to the next stamp.
-    private var index: Slab<IndexEntry>
-    private var stamp: UInt32 = 1
-    private var count = 0
-    private var drained = 0
-    private let key: SipKey
+    @usableFromInline var storage: ByteSlab
+    @usableFromInline var trains: Slab<Train>
+    /// The last train of each lane; lanes that share a place only cost a train more. What it says may be long gone, so the train is
+    /// asked.
+    @usableFromInline var index: InlineArray<256, UInt16>
+    @usableFromInline var count = 0
+    @usableFromInline var drained = 0
+    @usableFromInline let key: TrunkKey
     /// The length of every frame but the last.
     public let mtu: Int
 
@@ -43,17 +46,58 @@ public struct TrunkTrains: ~Copyable, Sendable {
         precondition((1...1024).contains(capacity) && (256...9000).contains(mtu))
         storage = ByteSlab(count: capacity, slotSize: 65_536)
         trains = Slab(count: capacity) { _ in Train() }
-        index = Slab(count: 256) { _ in IndexEntry() }
-        self.key = key
+        index = InlineArray(repeating: 0)
+        self.key = TrunkKey(key)
         self.mtu = mtu
     }
 
+    /// How many trains there can be.
+    @inlinable public var capacity: Int { trains.count }
     /// Whether nothing waits.
     @inlinable public var isEmpty: Bool { waiting == 0 }
     /// How many trains wait.
-    public var waiting: Int { count - drained }
+    @inlinable public var waiting: Int { count &- drained }
     /// Whether another train may be opened; drain before this is false.
-    public var isFull: Bool { count == trains.count }
+    @inlinable public var isFull: Bool { count == trains.count }
+}
+
+/// Frames to one worker, laid end to end in a slot of their own. Places are counted from the first slot's beginning.
+@frozen @usableFromInline struct Train: Sendable {
+    @usableFromInline var lane = TrunkLane(first: 0, second: 0)
+    /// Where the open frame's records must end, and how many bytes are left to them. Together they say where the next record goes.
+    @usableFromInline var limit = 0
+    /// Zero when the frame takes nothing more: it is full, holds a datagram of its own, or has left.
+    @usableFromInline var room = 0
+    @usableFromInline var frameRecords = 0
+    @usableFromInline var sum = TagSum()
+    @usableFromInline var frameStart = 0
+    @usableFromInline var frames = 0
+    /// Those of closed frames.
+    @usableFromInline var records = 0
+    /// Whether its destination must be asked for again before it takes more.
+    @usableFromInline var isSealed = false
+    @usableFromInline var destination = SocketAddress(IPAddress(high: 0, low: 0), port: 0)
+    @usableFromInline var hash = SipHash(key: SipKey(k0: 0, k1: 0))
+
+    @usableFromInline init() {}
+
+    /// Where the open frame ends now.
+    @inlinable var end: Int { limit &- room }
+
+    /// Nothing more fits.
+    @inlinable mutating func endFrame() {
+        limit &-= room
+        room = 0
+    }
+
+    mutating func openFrame(at start: Int, size: Int) {
+        frameStart = start
+        limit = start &+ size
+        room = size &- TrunkFormat.frameHeaderSize
+        frameRecords = 0
+        frames &+= 1
+        sum = TagSum()
+    }
 }
 
 extension TrunkTrains {
@@ -63,128 +107,205 @@ extension TrunkTrains {
     public mutating func append(
         _ payload: RawSpan, client: SocketAddress, session: UInt32, header: TrunkHeader, to destination: SocketAddress
     ) -> Bool {
+        append(payload, client: client, session: session, lane: TrunkLane(header), to: destination)
+    }
+
+    /// The same for a lane.
+    public mutating func append(
+        _ payload: RawSpan, client: SocketAddress, session: UInt32, lane: TrunkLane, to destination: SocketAddress
+    ) -> Bool {
         let needed = TrunkFormat.recordHeaderSize &+ payload.byteCount
         let fitsMTU = TrunkFormat.frameHeaderSize &+ needed <= mtu
         guard TrunkFormat.frameHeaderSize &+ needed <= TrunkFormat.datagramMax else { return false }
-        let slot = Self.slot(of: header)
-        var number = Int(index[slot].train)
+        let place = Self.place(of: lane)
+        var number = Int(index[place])
         // A train that has left (the batch is being drained) takes nothing more.
-        if !fitsMTU || index[slot].stamp != stamp || number < drained || trains[number].header != header
-            || trains[number].destination != destination || !makeRoom(needed, in: number)
+        if !fitsMTU || number < drained || number >= count || trains[number].lane != lane || trains[number].destination != destination
+            || !makeRoom(needed, in: number)
         {
-            guard let opened = open(header, destination) else { return false }
+            let frameSize = fitsMTU ? mtu : TrunkFormat.frameHeaderSize &+ needed
+            guard let opened = open(lane, destination, frameSize: frameSize) else { return false }
             number = opened
             // A long datagram's train takes nothing more, so nobody must find it.
-            if fitsMTU { index[slot] = IndexEntry(stamp: stamp, train: UInt32(truncatingIfNeeded: number)) }
+            if fitsMTU { index[place] = UInt16(truncatingIfNeeded: number) }
         }
-        write(payload, client, session, number)
-        return true
+        trains[number].isSealed = false
+        return write(payload, client, session, lane, number)
     }
 
-    /// What `nextTransmit` will give, for a caller who must know before it writes.
+    /// Copies one datagram into the train that is open for `lane`, wherever it goes. False, and nothing changed, when there is none:
+    /// `append(_:client:session:lane:to:)` then opens what is needed.
+    @inline(never)
+    public mutating func append(_ payload: RawSpan, client: SocketAddress, session: UInt32, toTrainOf lane: TrunkLane) -> Bool {
+        let number = Int(index[Self.place(of: lane)])
+        let needed = TrunkFormat.recordHeaderSize &+ payload.byteCount
+        guard number >= drained, number < count, trains[number].lane == lane, !trains[number].isSealed,
+            TrunkFormat.frameHeaderSize &+ needed <= mtu, makeRoom(needed, in: number)
+        else { return false }
+        return write(payload, client, session, lane, number)
+    }
+
+    /// The same where it is cheap: into the frame that is open, unless the record ends a block.
+    @inlinable @inline(__always)
+    public mutating func append(_ payload: RawSpan, client: SocketAddress, session: UInt32, toFrameOf lane: TrunkLane) -> Bool {
+        let number = Int(index[Self.place(of: lane)])
+        let slots = unsafe storage.address(0)
+        return unsafe Self.write(payload, client, session, lane, &trains[number], slots, key, blockMayEnd: false)
+    }
+
+    /// What `nextTransmit` and `nextDeparture` will give, for a caller who must know before it writes.
     public func peek() -> TrunkTransmit? {
         guard drained < count else { return nil }
-        return transmit(trains[drained])
+        return transmit(drained)
     }
 
     /// Takes the next train: appends its bytes to `packet`, which needs room for 64 KiB.
     public mutating func nextTransmit(into packet: inout OutputRawSpan) -> TrunkTransmit? {
+        guard let departure = nextDeparture() else { return nil }
+        packet.append(contentsOf: departure.bytes)
+        return departure.transmit
+    }
+
+    /// Takes the next train where it lies. Its bytes stay as they are until the first `append` after the last train was taken.
+    @_lifetime(&self)
+    public mutating func nextDeparture() -> TrunkDeparture? {
         guard drained < count else { return nil }
         let number = drained
-        drained &+= 1
+        let transmit = transmit(number)
         closeFrame(number)
-        let train = trains[number]
-        packet.append(contentsOf: storage.bytes(number, train.end))
+        let end = trains[number].end
+        // From here on `append` must not find it.
+        trains[number].limit = 0
+        trains[number].room = 0
+        drained &+= 1
         // With the last one gone everything may be used again; a caller who looks with `peek` never asks in vain.
-        if drained == count { clear() }
-        return transmit(train)
+        if drained == count {
+            count = 0
+            drained = 0
+        }
+        let start = unsafe UnsafeRawPointer(storage.address(number))
+        let bytes = unsafe RawSpan(_unsafeStart: start, byteCount: end &- number &* storage.slotSize)
+        return unsafe _overrideLifetime(TrunkDeparture(transmit, bytes), mutating: &self)
     }
 
-    private func transmit(_ train: Train) -> TrunkTransmit {
+    /// Makes every lane's next datagram ask for its address again, because a directory has changed.
+    public mutating func seal() {
+        for number in drained..<max(count, drained) {
+            trains[number].endFrame()
+            trains[number].isSealed = true
+        }
+    }
+
+    private func transmit(_ number: Int) -> TrunkTransmit {
         TrunkTransmit(
-            destination: train.destination, segmentSize: train.frames > 1 ? mtu : 0, frames: train.frames, records: train.records)
-    }
-
-    private mutating func clear() {
-        count = 0
-        drained = 0
-        stamp &+= 1
-        guard stamp == 0 else { return }
-        // After 2^32 batches old entries would look like new ones.
-        for slot in 0..<index.count { index[slot] = IndexEntry() }
-        stamp = 1
+            destination: trains[number].destination, segmentSize: trains[number].frames > 1 ? mtu : 0, frames: trains[number].frames,
+            records: trains[number].records &+ trains[number].frameRecords)
     }
 }
 
 extension TrunkTrains {
-    // Not private: the compiler (6.3.1) breaks on `Slab` of a private type in a public struct.
-    struct Train: Sendable {
-        var header = TrunkHeader(kind: .clientData, worker: 0, cluster: 0, transceiver: 0, ingressRelay: 0, ingressWorker: 0)
-        var destination = SocketAddress(.v4Any, port: 0)
-        /// Where the open frame begins and ends in the slot.
-        var frameStart = 0
-        var end = 0
-        var frameRecords = 0
-        var frames = 0
-        var records = 0
-    }
+    @inlinable @inline(__always)
+    static func place(of lane: TrunkLane) -> Int { Int(truncatingIfNeeded: (lane.first &* 0x9E37_79B9_7F4A_7C15) >> 56) }
 
-    struct IndexEntry: Sendable {
-        var stamp: UInt32 = 0
-        var train: UInt32 = 0
-    }
-
-    /// Trains of one batch that share a slot only cost a train more.
-    private static func slot(of header: TrunkHeader) -> Int {
-        let word = UInt64(header.transceiver) << 24 | UInt64(header.cluster) << 8 | UInt64(header.worker)
-        return Int((word &* 0x9E37_79B9_7F4A_7C15) >> 56)
-    }
-
-    private mutating func open(_ header: TrunkHeader, _ destination: SocketAddress) -> Int? {
+    private mutating func open(_ lane: TrunkLane, _ destination: SocketAddress, frameSize: Int) -> Int? {
         guard count < trains.count else { return nil }
-        var train = Train()
-        train.header = header
-        train.destination = destination
-        train.end = TrunkFormat.frameHeaderSize
-        train.frames = 1
-        trains[count] = train
+        // Every write relies on it: records end at `limit`, and the slot does not end before.
+        precondition(frameSize > TrunkFormat.frameHeaderSize && frameSize <= TrunkFormat.datagramMax && storage.slotSize == 65_536)
+        let number = count
+        trains[number].lane = lane
+        trains[number].destination = destination
+        trains[number].isSealed = false
+        trains[number].frames = 0
+        trains[number].records = 0
         count &+= 1
-        return count &- 1
+        trains[number].openFrame(at: number &* storage.slotSize, size: frameSize)
+        return number
     }
 
     /// Makes the open frame take `needed` more bytes, beginning a new frame if it must; false when the train is full.
+    @inline(__always)
     private mutating func makeRoom(_ needed: Int, in number: Int) -> Bool {
-        let train = trains[number]
-        if train.end &- train.frameStart &+ needed <= mtu, train.frameRecords < TrunkFormat.recordsMax { return true }
+        let slots = unsafe storage.address(0)
+        return unsafe Self.makeRoom(needed, &trains[number], slots, from: number &* storage.slotSize, mtu, key)
+    }
+
+    @unsafe @inline(__always)
+    private static func makeRoom(
+        _ needed: Int, _ train: inout Train, _ slots: UnsafeMutableRawPointer, from origin: Int, _ mtu: Int, _ key: borrowing TrunkKey
+    ) -> Bool {
+        if needed <= train.room { return true }
         let start = train.frameStart &+ mtu
-        guard train.frames < Self.framesMax, start &+ mtu <= TrunkFormat.datagramMax else { return false }
-        closeFrame(number)
+        let end = train.end
+        // Behind a frame longer than the MTU comes nothing.
+        guard end <= start, train.frames < framesMax, start &+ mtu &- origin <= TrunkFormat.datagramMax else { return false }
+        unsafe close(train, slots, key)
         // What lies there is of an earlier batch: it must not leave the machine.
-        var padding = storage.mutableBytes(number, train.end..<start)
-        for offset in 0..<(start &- train.end) { padding.set(UInt8(0), at: offset) }
-        trains[number].frameStart = start
-        trains[number].end = start &+ TrunkFormat.frameHeaderSize
-        trains[number].frameRecords = 0
-        trains[number].frames &+= 1
+        unsafe (slots + end).initializeMemory(as: UInt8.self, repeating: 0, count: start &- end)
+        train.records &+= train.frameRecords
+        train.openFrame(at: start, size: mtu)
         return true
     }
 
-    private mutating func write(_ payload: RawSpan, _ client: SocketAddress, _ session: UInt32, _ number: Int) {
-        let start = trains[number].frameStart
-        var writer = TrunkWriter(resumingAt: trains[number].end &- start, recordCount: trains[number].frameRecords)
-        var buffer = storage.mutableBytes(number, start..<storage.slotSize)
-        let fitted = writer.append(client: client, session: session, payload: payload, to: &buffer)
-        assert(fitted, "makeRoom said that it fits")
-        trains[number].end = start &+ writer.length
-        trains[number].frameRecords = writer.recordCount
-        trains[number].records &+= 1
+    /// Writes a record of a datagram into the open frame of train `number`; false, and nothing written, when that is another lane's or has
+    /// no room.
+    @inline(__always)
+    private mutating func write(_ payload: RawSpan, _ client: SocketAddress, _ session: UInt32, _ lane: TrunkLane, _ number: Int) -> Bool {
+        let slots = unsafe storage.address(0)
+        guard unsafe Self.write(payload, client, session, lane, &trains[number], slots, key, blockMayEnd: true) else { return false }
+        if TagSum.endsBlock(trains[number].frameRecords) { endBlock(number) }
+        return true
     }
 
-    private mutating func closeFrame(_ number: Int) {
-        let train = trains[number]
-        let writer = TrunkWriter(resumingAt: train.end &- train.frameStart, recordCount: train.frameRecords)
-        let key = key
-        var buffer = storage.mutableBytes(number, train.frameStart..<train.end)
-        writer.finish(train.header, key: key, in: &buffer)
+    /// The same without the end of a block; also false when the record ends one and that may not be.
+    @unsafe @inlinable @inline(__always)
+    static func write(
+        _ payload: RawSpan, _ client: SocketAddress, _ session: UInt32, _ lane: TrunkLane, _ train: inout Train,
+        _ slots: UnsafeMutableRawPointer, _ key: borrowing TrunkKey, blockMayEnd: Bool
+    ) -> Bool {
+        let room = train.room
+        let needed = TrunkFormat.recordHeaderSize &+ payload.byteCount
+        guard train.lane == lane, needed <= room else { return false }
+        let number = train.frameRecords &+ 1
+        if !blockMayEnd, TagSum.endsBlock(number) { return false }
+        let record = unsafe slots + (train.limit &- room)
+        train.room = room &- needed
+        train.frameRecords = number
+        let end = UInt64(client.port) << 48 | UInt64(truncatingIfNeeded: payload.byteCount) << 32 | UInt64(session)
+        let (word0, word1, word2) = (client.ip.high.bigEndian, client.ip.low.bigEndian, end.bigEndian)
+        unsafe record.storeBytes(of: word0, as: UInt64.self)
+        unsafe record.storeBytes(of: word1, toByteOffset: 8, as: UInt64.self)
+        unsafe record.storeBytes(of: word2, toByteOffset: 16, as: UInt64.self)
+        train.sum.add(word0.littleEndian, word1.littleEndian, word2.littleEndian, number: number, key)
+        unsafe payload.withUnsafeBytes { source in
+            guard let bytes = source.baseAddress else { return }
+            unsafe (record + 24).copyMemory(from: bytes, byteCount: source.count)
+        }
+        return true
+    }
+
+    /// After records 15, 31 and so on. The record count has one byte: after 255 nothing more fits, whatever its length.
+    @inline(never)
+    private mutating func endBlock(_ number: Int) {
+        let records = trains[number].frameRecords
+        Self.endBlock(records, &trains[number], key)
+        if records == TrunkFormat.recordsMax { trains[number].endFrame() }
+    }
+
+    @inline(__always)
+    private static func endBlock(_ records: Int, _ train: inout Train, _ key: borrowing TrunkKey) {
+        train.sum.endBlock(records, into: &train.hash, key)
+    }
+
+    private mutating func closeFrame(_ number: Int) { unsafe Self.close(trains[number], storage.address(0), key) }
+
+    @unsafe @inline(__always)
+    private static func close(_ train: borrowing Train, _ slots: UnsafeMutableRawPointer, _ key: borrowing TrunkKey) {
+        let first = train.lane.first.bigEndian
+        let second = train.lane.second(recordCount: train.frameRecords).bigEndian
+        let tag = train.sum.tag(first.littleEndian, second.littleEndian, recordCount: train.frameRecords, after: train.hash, key)
+        let frame = unsafe slots + train.frameStart
+        unsafe frame.storeBytes(of: first, as: UInt64.self)
+        unsafe frame.storeBytes(of: second, toByteOffset: 8, as: UInt64.self)
+        unsafe frame.storeBytes(of: tag.bigEndian, toByteOffset: 16, as: UInt64.self)
     }
 }

@@ -17,13 +17,6 @@ import Primitives
         self.limit = limit
     }
 
-    /// Goes on with a frame whose records end at `length`, as `TrunkTrains` does.
-    init(resumingAt length: Int, recordCount: Int) {
-        limit = TrunkFormat.datagramMax
-        self.length = length
-        self.recordCount = recordCount
-    }
-
     /// Whether a record with `byteCount` bytes of payload still fits.
     public func fits(_ byteCount: Int) -> Bool {
         recordCount < TrunkFormat.recordsMax && byteCount <= 0xFFFF && limit &- length &- TrunkFormat.recordHeaderSize >= byteCount
@@ -44,24 +37,36 @@ import Primitives
     }
 
     /// Writes header and tag; the frame is then the first `length` bytes of `buffer`. At least one record must have been appended.
-    public func finish(_ header: TrunkHeader, key: SipKey, in buffer: inout MutableRawSpan) {
+    public func finish(_ header: TrunkHeader, key: borrowing TrunkKey, in buffer: inout MutableRawSpan) {
         precondition(recordCount > 0, "a frame without records says nothing")
-        buffer.set(TrunkFormat.version << 4 | header.kind.rawValue, at: 0)
-        buffer.set(header.worker, at: 1)
-        buffer.set(header.cluster, at: 2)
-        buffer.set(header.transceiver, at: 4)
-        buffer.set(header.ingressRelay, at: 8)
-        buffer.set(header.ingressWorker, at: 10)
-        buffer.set(UInt8(truncatingIfNeeded: recordCount), at: 11)
-        buffer.set(UInt32(header.hops) << 24, at: 12)
-        buffer.set(UInt64(0), at: 16)
-        buffer.set(TrunkFrame.tag(of: buffer.bytes, recordCount: recordCount, key: key), at: 16)
+        let lane = TrunkLane(header)
+        buffer.set(lane.first, at: 0)
+        buffer.set(lane.second(recordCount: recordCount), at: 8)
+        buffer.set(Self.tag(of: buffer.bytes.bytes(0..<length), recordCount, key), at: 16)
+    }
+
+    /// The same for who writes a frame now and then; a worker keeps a `TrunkKey`.
+    public func finish(_ header: TrunkHeader, key: SipKey, in buffer: inout MutableRawSpan) {
+        finish(header, key: TrunkKey(key), in: &buffer)
+    }
+
+    /// Of records that have been written here.
+    private static func tag(of frame: RawSpan, _ recordCount: Int, _ key: borrowing TrunkKey) -> UInt64 {
+        guard let found = TrunkFrame.tag(of: frame, recordCount: recordCount, key: key) else {
+            preconditionFailure("a record that does not end where it should")
+        }
+        return found.tag
     }
 }
 
 extension TrunkWriter {
-    /// A whole ping or pong: 48 bytes at the start of `buffer`.
+    /// The same for who writes a frame now and then; a worker keeps a `TrunkKey`.
     public static func write(_ probe: TrunkProbe, _ header: TrunkHeader, key: SipKey, to buffer: inout MutableRawSpan) -> Int {
+        write(probe, header, key: TrunkKey(key), to: &buffer)
+    }
+
+    /// A whole ping or pong: 48 bytes at the start of `buffer`.
+    public static func write(_ probe: TrunkProbe, _ header: TrunkHeader, key: borrowing TrunkKey, to buffer: inout MutableRawSpan) -> Int {
         precondition(header.kind == .ping || header.kind == .pong)
         var writer = TrunkWriter(limit: TrunkFormat.frameHeaderSize + TrunkFormat.recordHeaderSize)
         let place = SocketAddress(IPAddress(high: probe.sentAt, low: UInt64(probe.state.rawValue) << 56), port: 0)

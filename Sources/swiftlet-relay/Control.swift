@@ -17,17 +17,23 @@ struct ControlServer: ~Copyable {
     private var dashboard: Dashboard
     private var panel: ThreadPanel
     private let workers: [WorkerCommands]
-    private let transceivers: TransceiverSource
-    private var stamp: FileStamp?
+    private let arguments: [String]
+    private let keeper: MessageSocket
+    private let cache: CacheStatus?
+    /// When the workers were last asked for a sign of life, and how often each had published until then.
+    private var pulseAt: Instant
+    private var published: [UInt64] = []
 
     private static let signalTag: UInt64 = 2
+    private static let keeperTag: UInt64 = 3
 
     init(
-        signals: consuming SignalSource, listener: consuming StreamListener?, workers: [WorkerCommands], transceivers: TransceiverSource,
-        stamp: FileStamp?
+        signals: consuming SignalSource, listener: consuming StreamListener?, keeper: consuming MessageSocket, workers: [WorkerCommands],
+        arguments: [String], cache: CacheStatus?
     ) throws(Errno) {
         var reactor = try Reactor(capacity: Self.connectionsMax + 16, eventsPerTurn: 64)
         _ = try reactor.register(signals.descriptor, for: .readable, tag: Self.signalTag)
+        _ = try reactor.register(keeper.descriptor, for: .readable, tag: Self.keeperTag)
         var connections: Connections?
         if let listener = consume listener {
             connections = try Connections(listener, capacity: Self.connectionsMax, limits: Self.limits, reactor: &reactor)
@@ -38,8 +44,10 @@ struct ControlServer: ~Copyable {
         dashboard = Dashboard(at: MonotonicClock.now(), wall: wallClock())
         panel = ThreadPanel(count: workers.count)
         self.workers = workers
-        self.transceivers = transceivers
-        self.stamp = stamp
+        self.arguments = arguments
+        self.keeper = keeper
+        self.cache = cache
+        pulseAt = MonotonicClock.now()
     }
 
     /// Nothing here has a body.
@@ -55,40 +63,57 @@ struct ControlServer: ~Copyable {
     /// Serves until SIGTERM or SIGINT.
     mutating func run() {
         while true {
-            reactor.wait(until: min(MonotonicClock.now() + .seconds(1), dashboard.nextDeadline))
+            // Without a listener nobody asks for the dashboard, and its deadline would stay in the past.
+            let dashboardDue = connections == nil ? Instant.never : dashboard.nextDeadline
+            reactor.wait(until: min(MonotonicClock.now() + .seconds(1), dashboardDue))
             let now = MonotonicClock.now()
             while let event = reactor.nextEvent() {
                 switch event.tag {
                 case Self.signalTag:
                     while let signal = signals.next() {
+                        // Files are the keeper's.
                         if signal != .hangup { return }
-                        reloadTransceivers(always: true)
                     }
+                case Self.keeperTag: hearKeeper()
                 case Connections.listenerTag: connections?.accept(&reactor, at: now)
                 default: serve(event.tag, now)
                 }
             }
             connections?.advance(to: now, &reactor)
             showDashboard(now)
-            reloadTransceivers(always: false)
+            tellKeeper(now)
         }
     }
 
-    /// Reads the table again when its file has changed. A table with an error changes nothing: the old one stays.
-    private mutating func reloadTransceivers(always: Bool) {
-        guard case .table(let path) = transceivers else { return }
-        let current = FileStamp(path)
-        guard always || current != stamp else { return }
-        stamp = current
-        do throws(ConfigurationError) {
-            let loaded = try TransceiverDirectory.load(transceivers)
-            for worker in workers { worker.replaceTransceivers(loaded.directory) }
-            log("transceiver table read again")
-            dashboard.mark("transceiver table reloaded", at: wallClock())
-        } catch {
-            log("transceiver table not taken: \(error)")
-            dashboard.mark("transceiver table not taken", at: wallClock())
+    /// Once a second: that every worker has turned since the last time. A keeper that hears nothing ends us.
+    private mutating func tellKeeper(_ now: Instant) {
+        guard now >= pulseAt else { return }
+        pulseAt = now + .seconds(1)
+        let current = workers.map(\.counters.page.generation)
+        let allTurn = published.isEmpty || zip(published, current).allSatisfy { $0 != $1 }
+        if allTurn { try? keeper.send([RelayMessage.alive.rawValue]) }
+        published = current
+        for worker in workers { worker.poke() }
+    }
+
+    private mutating func hearKeeper() {
+        while true {
+            // Its end is ours.
+            guard var message = try? keeper.receive() else { return }
+            switch RelayMessage(rawValue: message.bytes[0]) {
+            case .settings: if let descriptor = message.descriptors.take(0) { take(descriptor) }
+            case .settingsRefused: dashboard.mark("settings not taken", at: wallClock())
+            default: break
+            }
         }
+    }
+
+    private mutating func take(_ descriptor: consuming FileDescriptor) {
+        do throws(ConfigurationError) {
+            let settings = try WorkerProcess.adopt(descriptor, arguments)
+            for worker in workers { worker.replace(settings) }
+            dashboard.mark("settings read again", at: wallClock())
+        } catch { log("the keeper's settings: \(error)") }
     }
 }
 
@@ -107,7 +132,7 @@ extension ControlServer {
             guard request.isRead else { return .response(.onlyGet(request)) }
             guard request.path == "/metrics" else { return .response(.text(200, "ok\n")) }
             let readings = Self.read(workers, &panel)
-            return .response(.text(200, metricsText(readings, http, uptime: uptime), type: PrometheusText.contentType))
+            return .response(.text(200, metricsText(readings, http, uptime: uptime) + cacheText(cache), type: PrometheusText.contentType))
         }
         self.connections = consume connections
     }
@@ -121,7 +146,9 @@ extension ControlServer {
     private static func read(_ workers: [WorkerCommands], _ panel: inout ThreadPanel) -> [WorkerReading] {
         workers.indices.map { index in
             let vitals = PublishedVitals(workers[index].counters.vitals)
-            return WorkerReading(counters: workers[index].counters.snapshot(), vitals: vitals, perf: panel.read(index, vitals))
+            return WorkerReading(
+                counters: workers[index].counters.snapshot(), vitals: vitals, perf: panel.read(index, vitals),
+                peers: PublishedPeers.read(workers[index].counters.peers))
         }
     }
 }

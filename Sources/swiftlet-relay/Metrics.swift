@@ -10,7 +10,9 @@ import Telemetry
 enum RelayMetric: Int, CaseIterable {
     case publicDatagrams, publicBytes, forwarded, trunkFrames, delivered, deliveredBytes
     case flowsMade, flowsMoved, flowsConfirmed, flowsExpiredUnconfirmed, flowsExpiredIdle, flowsGone
-    case framesSent, trainsSent
+    case flowsAdopted, flowsTorn
+    case parked, questions, flowsRecalled
+    case framesSent, framesPassedOn, trainsSent
     case flows, flowsWithTransceiver, flowCapacity
     case undeliverable, trunkSendDropped, publicSendDropped, sendRetried
     case receiveTruncated, receiveErrors, publicQueueDropped, trunkQueueDropped
@@ -30,7 +32,13 @@ enum RelayMetric: Int, CaseIterable {
         case .flowsExpiredUnconfirmed: "swiftlet_relay_flows_expired_unconfirmed_total"
         case .flowsExpiredIdle: "swiftlet_relay_flows_expired_idle_total"
         case .flowsGone: "swiftlet_relay_flows_gone_total"
+        case .flowsAdopted: "swiftlet_relay_flows_adopted_total"
+        case .flowsTorn: "swiftlet_relay_flows_torn_total"
+        case .parked: "swiftlet_relay_parked_datagrams_total"
+        case .questions: "swiftlet_relay_cache_questions_total"
+        case .flowsRecalled: "swiftlet_relay_flows_recalled_total"
         case .framesSent: "swiftlet_relay_trunk_frames_sent_total"
+        case .framesPassedOn: "swiftlet_relay_trunk_frames_passed_on_total"
         case .trainsSent: "swiftlet_relay_trunk_trains_sent_total"
         case .flows: "swiftlet_relay_flows"
         case .flowsWithTransceiver: "swiftlet_relay_flows_confirmed"
@@ -63,7 +71,13 @@ enum RelayMetric: Int, CaseIterable {
         case .flowsExpiredUnconfirmed: "Flows that no transceiver confirmed in time."
         case .flowsExpiredIdle: "Confirmed flows whose client fell silent."
         case .flowsGone: "Flows ended by their transceiver."
+        case .flowsAdopted: "Flows that this worker process found in the memory of the last one."
+        case .flowsTorn: "Flows found half written and dropped."
+        case .parked: "Datagrams of unknown sources that waited for the flow cache."
+        case .questions: "Unknown sources that the flow cache was to be asked about."
+        case .flowsRecalled: "Flows made because the flow cache knew their source."
         case .framesSent: "Frames sent on the trunk."
+        case .framesPassedOn: "Frames of other ingress relays, to a transceiver of this cluster or back."
         case .trainsSent: "Sends on the trunk: a train of frames counts once."
         case .flows: "Flows now."
         case .flowsWithTransceiver: "Confirmed flows now."
@@ -90,13 +104,14 @@ final class PublishedCounters: Sendable {
     static let wordCount = RelayMetric.allCases.count + RelayCounters.reasonsMax
     let page = CounterPage(count: PublishedCounters.wordCount)
     let vitals = CounterPage(count: WorkerVitals.wordCount)
+    let peers = CounterPage(count: PublishedPeers.wordCount)
 
     func snapshot() -> RelayReading { RelayReading(words: page.snapshot()) }
 }
 
 /// The worker's side of a page: all its numbers in the order of `RelayMetric`, then drops by reason.
 struct RelayWords {
-    var words = InlineArray<64, UInt64>(repeating: 0)
+    var words = InlineArray<96, UInt64>(repeating: 0)
 
     init(_ counters: RelayCounters) {
         self[.publicDatagrams] = counters.publicDatagrams
@@ -111,7 +126,11 @@ struct RelayWords {
         self[.flowsExpiredUnconfirmed] = counters.flowsExpiredUnconfirmed
         self[.flowsExpiredIdle] = counters.flowsExpiredIdle
         self[.flowsGone] = counters.flowsGone
+        self[.parked] = counters.parked
+        self[.questions] = counters.questions
+        self[.flowsRecalled] = counters.flowsRecalled
         self[.framesSent] = counters.framesSent
+        self[.framesPassedOn] = counters.framesPassedOn
         self[.trainsSent] = counters.trainsSent
         for reason in 0..<RelayCounters.reasonsMax { words[RelayMetric.count + reason] = counters.dropped[reason] }
     }
@@ -142,6 +161,7 @@ struct WorkerReading {
     let counters: RelayReading
     let vitals: PublishedVitals
     let perf: PerfSnapshot?
+    var peers: [PeerHealth] = []
 }
 
 /// What Prometheus reads: by worker, no client address, no secret.
@@ -154,7 +174,7 @@ func metricsText(_ workers: [WorkerReading], _ http: ConnectionCounters, uptime:
     let name = "swiftlet_relay_dropped_total"
     text.family(name, "Datagrams that went nowhere, by reason.", .counter)
     for reason in RelayDropReason.allCases {
-        text.sample(name, [("reason", "\(reason)")], sum(workers) { $0.counters[reason] })
+        text.sample(name, [("reason", snakeCase("\(reason)"))], sum(workers) { $0.counters[reason] })
     }
     let latency = "swiftlet_relay_latency_seconds"
     text.family(latency, "From the kernel's receive to the return of our send, sampled.", .histogram)
@@ -166,10 +186,29 @@ func metricsText(_ workers: [WorkerReading], _ http: ConnectionCounters, uptime:
     for (index, worker) in workers.enumerated() {
         text.sample(batch, [("worker", String(index))], worker.vitals.batches, unit: .ones, octaves: 0...10)
     }
+    writePeers(&text, workers)
     writeThreads(&text, workers)
     writeHTTP(&text, http)
     text.gauge("swiftlet_relay_uptime_seconds", "Seconds since the start.", uptime.seconds)
     return text.string
+}
+
+/// Each worker asks by itself.
+private func writePeers(_ text: inout PrometheusText, _ workers: [WorkerReading]) {
+    guard workers.contains(where: { !$0.peers.isEmpty }) else { return }
+    func samples(_ name: String, _ help: String, _ kind: MetricKind, _ value: (PeerHealth) -> Double?) {
+        text.family(name, help, kind)
+        for (index, worker) in workers.enumerated() {
+            for peer in worker.peers {
+                guard let value = value(peer) else { continue }
+                text.sample(name, [("worker", String(index)), ("relay", String(peer.id)), ("cluster", String(peer.cluster))], value)
+            }
+        }
+    }
+    samples("swiftlet_relay_peer_alive", "Whether another relay answers.", .gauge) { $0.isAlive ? 1 : 0 }
+    samples("swiftlet_relay_peer_round_trip_seconds", "To another relay and back, smoothed.", .gauge) { $0.roundTrip?.seconds }
+    samples("swiftlet_relay_peer_pings_total", "Pings sent to another relay.", .counter) { Double($0.pings) }
+    samples("swiftlet_relay_peer_pongs_total", "Answers of another relay.", .counter) { Double($0.pongs) }
 }
 
 private func writeThreads(_ text: inout PrometheusText, _ workers: [WorkerReading]) {
@@ -194,7 +233,7 @@ private func writeHTTP(_ text: inout PrometheusText, _ http: ConnectionCounters)
     text.counter("swiftlet_relay_http_requests_total", "Requests that could be read.", http.requests)
     text.family("swiftlet_relay_http_refused_total", "What came over HTTP connections and was no acceptable request.", .counter)
     for failure in HTTPFailure.allCases {
-        text.sample("swiftlet_relay_http_refused_total", [("reason", "\(failure)")], http.refused[Int(failure.rawValue)])
+        text.sample("swiftlet_relay_http_refused_total", [("reason", snakeCase("\(failure)"))], http.refused[Int(failure.rawValue)])
     }
     text.counter("swiftlet_relay_http_slow_listeners_total", "Listeners to events that did not read.", http.slowListeners)
 }
@@ -212,7 +251,7 @@ func dashboardReport(_ workers: [WorkerReading]) -> DashboardReport {
                     "to clients", packets: counters[.delivered], bytes: counters[.deliveredBytes], batches: counters[.trunkReceives]),
             ], vitals: worker.vitals, perf: worker.perf)
     }
-    var drops = RelayDropReason.allCases.map { reason in DropReport("\(reason)", sum(workers) { $0.counters[reason] }) }
+    var drops = RelayDropReason.allCases.map { reason in DropReport(snakeCase("\(reason)"), sum(workers) { $0.counters[reason] }) }
     for (metric, reason) in [
         (RelayMetric.publicQueueDropped, "public socket full"), (.trunkQueueDropped, "trunk socket full"),
         (.publicSendDropped, "send to client failed"), (.trunkSendDropped, "send on trunk failed"), (.receiveTruncated, "truncated"),

@@ -13,25 +13,32 @@ import Trunk
 final class WorkerCommands: Sendable {
     struct Pending: Sendable {
         var stop = false
-        var directory: TransceiverDirectory?
+        var settings: RelaySettings?
     }
     let waker: Waker
     let counters = PublishedCounters()
     private let pending = Mutex(Pending())
+    private let started = Mutex<FlowAdoption?>(nil)
 
     init() throws(Errno) { waker = try Waker() }
+
+    /// What the worker found in its memory; nil until it receives.
+    var adoption: FlowAdoption? { started.withLock { $0 } }
+    func tell(_ adoption: FlowAdoption) { started.withLock { $0 = adoption } }
+    /// Has the worker take one turn.
+    func poke() { waker.signal() }
 
     func stop() {
         pending.withLock { $0.stop = true }
         waker.signal()
     }
-    func replaceTransceivers(_ directory: TransceiverDirectory) {
-        pending.withLock { $0.directory = directory }
+    func replace(_ settings: RelaySettings) {
+        pending.withLock { $0.settings = settings }
         waker.signal()
     }
     func take() -> Pending {
         pending.withLock { pending in
-            defer { pending.directory = nil }
+            defer { pending.settings = nil }
             return pending
         }
     }
@@ -53,9 +60,8 @@ enum WorkerLimits {
 
     static func byteCount(_ configuration: RelayConfiguration, publicSockets: Int) -> Int {
         Relay.byteCount(configuration)
-            + publicSockets * 2 * batch * publicSlot  // received from and sent to clients
+            + publicSockets * batch * publicSlot  // received from clients; everything is sent from where it lies
             + trunkBatch * trunkSlot  // received trains
-            + uplinkBatch * 65_536  // trains on their way into the kernel
     }
 }
 
@@ -63,10 +69,14 @@ enum WorkerLimits {
 struct WorkerStart: ~Copyable, Sendable {
     var publicSockets: Slab<DatagramSocket?>
     var trunkSocket: DatagramSocket
+    var flows: FlowMemory
     let engine: EngineKind
+    let gather: Interval
     let configuration: RelayConfiguration
     let keys: KeyRingBox
     let commands: WorkerCommands
+    /// nil without a flow cache.
+    var cache: CacheAccess?
 }
 
 /// One public socket with what is received from it and what waits to leave through it.
@@ -84,7 +94,7 @@ struct PublicSide: ~Copyable {
 struct RelayWorker: ~Copyable {
     private var engine: DatagramEngine
     private var relay: Relay
-    private var sides: Slab<PublicSide?>
+    private var sides: Slab<PublicSide>
     private let trunk: DatagramHandle
     private var frames: ReceiveBatch
     private var uplink: SendBatch
@@ -92,12 +102,23 @@ struct RelayWorker: ~Copyable {
     private var trunkQueueDropped: UInt32 = 0
     private var undeliverable: UInt64 = 0
     private var turns: UInt64 = 0
+    private var gather: AdaptiveGather
+    /// Datagrams of both sides that the turns before this one have seen.
+    private var seen: UInt64 = 0
+    /// Whether a socket may have more than this turn has taken.
+    private var isBehind = false
     /// Receives that brought something.
     private var publicReceives: UInt64 = 0
     private var trunkReceives: UInt64 = 0
-    private var vitals = WorkerVitals()
+    private var vitals: WorkerVitals
     private let flowCapacity: UInt64
+    private var cache: CacheAccess?
+    private let hasCache: Bool
     private let commands: WorkerCommands
+    private let page: CounterPage
+    private let vitalsPage: CounterPage
+    private let peersPage: CounterPage
+    private var peersDue = Instant.zero
 
     private static let wakerTag: UInt64 = 1000
     private static let trunkTag: UInt64 = 1001
@@ -105,126 +126,209 @@ struct RelayWorker: ~Copyable {
     init(_ start: consuming WorkerStart) throws(Errno) {
         let count = start.publicSockets.count
         var engine = try DatagramEngine(start.engine, socketCapacity: count + 1, descriptorCapacity: 4)
-        var sides = Slab<PublicSide?>(count: count) { _ in nil }
+        var made = Slab<PublicSide?>(count: count) { _ in nil }
         for index in 0..<count {
             guard let socket = start.publicSockets[index].take() else { continue }
             let isV4 = socket.family == .v4
             let isDual = !isV4 && socket.localAddress.ip.isAny
             let batch = ReceiveBatch(capacity: WorkerLimits.batch, payloadCapacity: WorkerLimits.publicSlot)
             let handle = try engine.add(socket, receivingInto: batch, tag: UInt64(index))
-            sides[index] = PublicSide(
+            // Only a receive that is measured asks for its time.
+            engine.setTimestamps(false, on: handle)
+            made[index] = PublicSide(
                 handle: handle, takesV4: isV4 || isDual, takesV6: !isV4, received: batch,
-                outgoing: SendBatch(capacity: WorkerLimits.batch, slotSize: WorkerLimits.publicSlot))
+                outgoing: SendBatch(capacity: WorkerLimits.batch, slotSize: 64))
         }
         let frames = ReceiveBatch(capacity: WorkerLimits.trunkBatch, payloadCapacity: WorkerLimits.trunkSlot)
-        let uplink = SendBatch(capacity: WorkerLimits.uplinkBatch, slotSize: 65_536)
+        // Trains are sent from where the core keeps them.
+        let uplink = SendBatch(capacity: WorkerLimits.uplinkBatch, slotSize: 64)
+        let measures = start.trunkSocket.timestamps
         let trunk = try engine.add(start.trunkSocket, receivingInto: frames, tag: Self.trunkTag)
         let commands = start.commands
         _ = try engine.reactor.register(commands.waker.descriptor, for: .readable, tag: Self.wakerTag)
         var entropy = Crypto.SystemEntropy()
         let relay = Relay(
-            start.configuration, keys: start.keys.ring, hashKey: SipKey(k0: entropy.next(), k1: entropy.next()), wall: wallClock(),
+            start.configuration, adopting: start.flows, keys: start.keys.ring, hashKey: SipKey(k0: entropy.next(), k1: entropy.next()),
+            wall: wallClock(),
             now: MonotonicClock.now())
+        if start.cache == nil { hasCache = false } else { hasCache = true }
         flowCapacity = UInt64(start.configuration.flowCapacity)
+        engine.setTimestamps(false, on: trunk)
+        vitals = WorkerVitals(measures: measures)
+        gather = AdaptiveGather(longest: start.gather)
         self.engine = engine
-        self.sides = sides
+        self.sides = Self.all(of: &made)
         self.relay = relay
         self.trunk = trunk
         self.frames = frames
         self.uplink = uplink
         self.commands = commands
+        cache = start.cache.take()
+        page = commands.counters.page
+        vitalsPage = commands.counters.vitals
+        peersPage = commands.counters.peers
+    }
+
+    private static func all(of made: inout Slab<PublicSide?>) -> Slab<PublicSide> {
+        Slab<PublicSide>(count: made.count) { index in
+            guard let side = made[index].take() else { preconditionFailure("a public socket that was not given") }
+            return side
+        }
     }
 
     /// Turns until it is told to stop.
     mutating func run() {
         publish(MonotonicClock.now())
+        commands.tell(relay.flows.adoption)
         while true {
             engine.wait(until: relay.nextDeadline.instant)
             let now = MonotonicClock.now()
-            if takeEvents() == .stop { return }
+            isBehind = false
+            if takeEvents(now) == .stop { return finish(now) }
             for index in 0..<sides.count { receiveFromClients(index, now) }
             receiveFromTrunk(now)
             relay.advance(to: now)
+            if hasCache { exchange(now) }
             sendUplink()
             turns &+= 1
             publish(now)
+            pause(now)
         }
+    }
+
+    /// Lets more come, if that is worth it.
+    private mutating func pause(_ now: Instant) {
+        let total = relay.counters.publicDatagrams &+ relay.counters.delivered
+        let until = gather.pause(after: Int(truncatingIfNeeded: total &- seen), at: now)
+        seen = total
+        if !isBehind, let until { MonotonicClock.sleep(until: until) }
     }
 }
 
 extension RelayWorker {
+    /// Leaves nothing behind that was taken from a socket: the next worker finds all the rest in them.
+    private mutating func finish(_ now: Instant) {
+        for index in 0..<sides.count {
+            let handle = sides[index].handle
+            engine.stopReceiving(on: handle)
+            while Self.receive(handle, &engine, &sides[index], &relay, UInt8(truncatingIfNeeded: index), now) > 0 { sendUplink() }
+        }
+        engine.stopReceiving(on: trunk)
+        while true {
+            trunkReady = true
+            let before = trunkReceives
+            receiveFromTrunk(now)
+            if trunkReceives == before { break }
+        }
+        sendUplink()
+        publish(now)
+    }
+
     private enum Order { case goOn, stop }
 
-    private mutating func takeEvents() -> Order {
+    private mutating func takeEvents(_ now: Instant) -> Order {
         while let event = engine.nextEvent() {
             switch event.tag {
             case Self.wakerTag:
                 commands.waker.acknowledge()
+                // The control thread wakes us once a second.
+                relay.noteDate(wallClock(), at: now)
                 let pending = commands.take()
-                if let directory = pending.directory { relay.replaceTransceivers(directory) }
+                if let settings = pending.settings { take(settings) }
                 if pending.stop { return .stop }
             case Self.trunkTag: trunkReady = true
-            default: sides[Int(event.tag)]?.isReady = true
+            default: sides[Int(event.tag)].isReady = true
             }
         }
         return .goOn
     }
 
+    @inline(never)
+    private mutating func take(_ settings: RelaySettings) {
+        relay.replaceTransceivers(settings.directory)
+        relay.replaceRelays(settings.relays, at: MonotonicClock.now())
+        relay.replaceKeys(settings.keys.ring, trunkMTU: settings.options.trunkMTU)
+        gather = AdaptiveGather(longest: .microseconds(Int64(settings.options.gather)))
+    }
+
     /// Up to a few batches of one public socket, each forwarded before the next is taken.
     private mutating func receiveFromClients(_ index: Int, _ now: Instant) {
-        guard sides[index]?.isReady == true, let handle = sides[index]?.handle else { return }
-        sides[index]?.isReady = false
+        guard sides[index].isReady else { return }
+        sides[index].isReady = false
+        let handle = sides[index].handle
         for _ in 0..<WorkerLimits.receivesPerTurn {
+            let measures = vitals.wantsSample(at: now)
+            if measures { engine.setTimestamps(true, on: handle) }
             let count = Self.receive(handle, &engine, &sides[index], &relay, UInt8(truncatingIfNeeded: index), now)
-            let arrival = sample(index, count, now)
+            let arrival = measures ? arrival(index, count, handle) : nil
             sendUplink()
             if let arrival { vitals.record(from: arrival, to: wallClock()) }
+            if count > 0 { vitals.batches.record(UInt64(count)) }
             if count > 0 { publicReceives &+= 1 }
             if count < WorkerLimits.batch { return }
         }
+        isBehind = true
     }
 
     private static func receive(
-        _ handle: DatagramHandle, _ engine: inout DatagramEngine, _ side: inout PublicSide?, _ relay: inout Relay, _ index: UInt8,
+        _ handle: DatagramHandle, _ engine: inout DatagramEngine, _ side: inout PublicSide, _ relay: inout Relay, _ index: UInt8,
         _ now: Instant
     ) -> Int {
-        guard var taken = side.take() else { return 0 }
-        let count = engine.receive(from: handle, into: &taken.received)
+        let count = engine.receive(from: handle, into: &side.received)
         for number in 0..<count {
-            let datagram = taken.received[number]
-            taken.queueDropped = max(taken.queueDropped, datagram.dropped)
-            _ = relay.receive(taken.received.bytes(number), from: datagram.source, on: index, at: now)
+            side.queueDropped = max(side.queueDropped, side.received[number].dropped)
+            _ = relay.receive(side.received.bytes(number), from: side.received[number].source, on: index, at: now)
         }
-        side = consume taken
         return count
     }
 
-    /// When the kernel got one of the datagrams just received, if this batch is to be measured.
-    private mutating func sample(_ index: Int, _ count: Int, _ now: Instant) -> WallClock? {
-        guard count > 0 else { return nil }
-        vitals.batches.record(UInt64(count))
-        guard let number = vitals.sample(of: count, at: now) else { return nil }
-        return Self.arrival(sides[index], number)
+    /// When the kernel got one of the datagrams just received; ends the measurement.
+    private mutating func arrival(_ index: Int, _ count: Int, _ handle: DatagramHandle) -> WallClock? {
+        engine.setTimestamps(false, on: handle)
+        guard let number = vitals.place(in: count) else { return nil }
+        return sides[index].received[number].arrival
     }
 
-    private static func arrival(_ side: borrowing PublicSide?, _ number: Int) -> WallClock? {
-        switch side {
-        case .some(let side): side.received[number].arrival
-        case .none: nil
-        }
-    }
-
+    /// Sends all that the core has for the trunk. What the batch borrows is sent before this returns, so before the core is given
+    /// anything that it could write over it.
     private mutating func sendUplink() {
-        while let next = relay.peekTransmit() {
+        while Self.append(&relay, &uplink) {
             if uplink.isFull { engine.send(&uplink, on: trunk) }
-            Self.append(next, &relay, &uplink)
         }
         engine.send(&uplink, on: trunk)
     }
 
-    private static func append(_ next: TrunkTransmit, _ relay: inout Relay, _ uplink: inout SendBatch) {
-        let segment = next.segmentSize == 0 ? TrunkFormat.datagramMax : next.segmentSize
-        _ = uplink.appendTrain(to: next.destination, segmentSize: segment) { _ = relay.nextTransmit(into: &$0) }
+    private static func append(_ relay: inout Relay, _ uplink: inout SendBatch) -> Bool {
+        guard let train = relay.nextDeparture() else { return false }
+        return uplink.append(lending: train.bytes, segmentSize: train.transmit.segmentSize, to: train.transmit.destination)
+    }
+}
+
+// MARK: - The flow cache
+
+extension RelayWorker {
+    /// Hears what the cache says, tells it what is new, and asks it. A mailbox that is full loses what is told, and asks nobody.
+    @inline(never)
+    private mutating func exchange(_ now: Instant) {
+        guard var access = cache.take() else { return }
+        relay.asksCache = access.status.isOpen.load(ordering: .relaxed)
+        while let answer = access.answers.next() {
+            switch answer.kind {
+            case .found:
+                relay.recall(answer.source, ufrag: answer.ufrag, at: now)
+                sendUplink()
+            case .missed: relay.refuse(answer.source, at: now)
+            case .remember, .lookUp, .unanswered: relay.leaveUnanswered(answer.source)
+            }
+        }
+        while let memory = relay.nextMemory() {
+            _ = access.requests.send(CacheMessage(kind: .remember, source: memory.source, ufrag: memory.ufrag))
+        }
+        while let source = relay.nextQuestion() {
+            let isRefused = access.requests.send(CacheMessage(kind: .lookUp, source: source, ufrag: .none)) != nil
+            if isRefused { relay.leaveUnanswered(source) }
+        }
+        cache = consume access
     }
 }
 
@@ -233,8 +337,11 @@ extension RelayWorker {
         guard trunkReady else { return }
         trunkReady = false
         for _ in 0..<WorkerLimits.receivesPerTurn {
+            let measures = vitals.wantsSample(at: now)
+            if measures { engine.setTimestamps(true, on: trunk) }
             let count = engine.receive(from: trunk, into: &frames)
-            let arrival = vitals.sample(of: count, at: now).flatMap { frames[$0].arrival }
+            if measures { engine.setTimestamps(false, on: trunk) }
+            let arrival = measures ? vitals.place(in: count).flatMap { frames[$0].arrival } : nil
             for number in 0..<count {
                 let datagram = frames[number]
                 trunkQueueDropped = max(trunkQueueDropped, datagram.dropped)
@@ -242,16 +349,19 @@ extension RelayWorker {
                     undeliverable &+= Self.deliver(frames, number, segment, &relay, &sides, &engine, now)
                 }
             }
-            for index in 0..<sides.count { Self.send(&sides[index], &engine) }
+            for index in 0..<sides.count { engine.send(&sides[index].outgoing, on: sides[index].handle) }
+            // What passes through leaves before more comes.
+            sendUplink()
             if let arrival { vitals.record(from: arrival, to: wallClock()) }
             if count > 0 { trunkReceives &+= 1 }
             if count < WorkerLimits.trunkBatch { return }
         }
+        isBehind = true
     }
 
     /// Hands the records of one frame to the sockets that reach their clients; how many no socket could take.
     private static func deliver(
-        _ frames: borrowing ReceiveBatch, _ number: Int, _ segment: Int, _ relay: inout Relay, _ sides: inout Slab<PublicSide?>,
+        _ frames: borrowing ReceiveBatch, _ number: Int, _ segment: Int, _ relay: inout Relay, _ sides: inout Slab<PublicSide>,
         _ engine: inout DatagramEngine, _ now: Instant
     ) -> UInt64 {
         let datagram = frames[number]
@@ -262,14 +372,15 @@ extension RelayWorker {
                 refused &+= 1
                 continue
             }
-            if sides[index]?.outgoing.isFull == true { send(&sides[index], &engine) }
-            if sides[index]?.outgoing.append(record.payload, to: record.client) != true { refused &+= 1 }
+            if sides[index].outgoing.isFull { engine.send(&sides[index].outgoing, on: sides[index].handle) }
+            // Sent from where it was received: `receiveFromTrunk` sends before it receives again.
+            if !sides[index].outgoing.append(lending: record.payload, segmentSize: 0, to: record.client) { refused &+= 1 }
         }
         return refused
     }
 
     /// The only socket of the client's family or, where there are several, the one that its flow came in by.
-    private static func socket(for client: SocketAddress, _ relay: borrowing Relay, _ sides: borrowing Slab<PublicSide?>) -> Int? {
+    private static func socket(for client: SocketAddress, _ relay: borrowing Relay, _ sides: borrowing Slab<PublicSide>) -> Int? {
         var found: Int?
         var isOnly = true
         for index in 0..<sides.count where reaches(sides[index], client) {
@@ -280,17 +391,8 @@ extension RelayWorker {
         return Int(known)
     }
 
-    private static func reaches(_ side: borrowing PublicSide?, _ client: SocketAddress) -> Bool {
-        switch side {
-        case .some(let side): client.ip.isV4 ? side.takesV4 : side.takesV6
-        case .none: false
-        }
-    }
-
-    private static func send(_ side: inout PublicSide?, _ engine: inout DatagramEngine) {
-        guard var taken = side.take() else { return }
-        engine.send(&taken.outgoing, on: taken.handle)
-        side = consume taken
+    private static func reaches(_ side: borrowing PublicSide, _ client: SocketAddress) -> Bool {
+        client.ip.isV4 ? side.takesV4 : side.takesV6
     }
 
     private mutating func publish(_ now: Instant) {
@@ -298,17 +400,19 @@ extension RelayWorker {
         words[.flows] = UInt64(relay.flows.count)
         words[.flowsWithTransceiver] = UInt64(relay.flows.confirmedCount)
         words[.flowCapacity] = flowCapacity
+        words[.flowsAdopted] = UInt64(relay.flows.adoption.adopted)
+        words[.flowsTorn] = UInt64(relay.flows.adoption.torn)
         var publicDropped: UInt64 = 0
         var retried = uplink.statistics.retried
         var truncated = frames.truncated
         var errors = frames.errors
         var queue: UInt64 = 0
         for index in 0..<sides.count {
-            publicDropped &+= sides[index]?.outgoing.statistics.dropped ?? 0
-            retried &+= sides[index]?.outgoing.statistics.retried ?? 0
-            truncated &+= sides[index]?.received.truncated ?? 0
-            errors &+= sides[index]?.received.errors ?? 0
-            queue &+= UInt64(sides[index]?.queueDropped ?? 0)
+            publicDropped &+= sides[index].outgoing.statistics.dropped
+            retried &+= sides[index].outgoing.statistics.retried
+            truncated &+= sides[index].received.truncated
+            errors &+= sides[index].received.errors
+            queue &+= UInt64(sides[index].queueDropped)
         }
         words[.publicSendDropped] = publicDropped
         words[.trunkSendDropped] = uplink.statistics.dropped
@@ -321,7 +425,10 @@ extension RelayWorker {
         words[.turns] = turns
         words[.publicReceives] = publicReceives
         words[.trunkReceives] = trunkReceives
-        words.publish(on: commands.counters.page)
-        vitals.publish(on: commands.counters.vitals, at: now)
+        words.publish(on: page)
+        vitals.publish(on: vitalsPage, at: now)
+        guard relay.peerCount > 0, now >= peersDue else { return }
+        peersDue = now + PublishedPeers.interval
+        PublishedPeers.publish(relay, on: peersPage)
     }
 }

@@ -1,8 +1,10 @@
 // The control thread: signaling, page, metrics and the operator's signals. Never on a media worker.
 
+import Configuration
 import EventLoop
 import HTTP
 import Primitives
+import RoutingHint
 import Serving
 import Telemetry
 import TransceiverCore
@@ -39,35 +41,40 @@ final class WorkerLink {
 struct ControlLoop: ~Copyable {
     private var reactor: Reactor
     private var connections: Connections
-    private var desk: SignalingDesk
+    private var office: Office
     private let signals: SignalSource
     private let waker: Waker
     private let workers: [WorkerLink]
     private let drainTime: Interval
+    private let apiKeyFile: String?
+    private let keyFile: String
+    private var ring: KeyRing
     /// Set while draining: when calls that still run are ended.
     private var drainEnds: Instant?
     private var dashboard: Dashboard
-    private var panel: ThreadPanel
 
     private static let signalTag: UInt64 = 2
     private static let wakerTag: UInt64 = 3
 
     init(
-        listener: consuming StreamListener, desk: consuming SignalingDesk, signals: consuming SignalSource, waker: Waker,
-        workers: [WorkerLink], limits: HTTPLimits, connectionsMax: Int, drainTime: Interval
+        listener: consuming StreamListener, office: consuming Office, signals: consuming SignalSource, waker: Waker,
+        workers: [WorkerLink], limits: HTTPLimits, connectionsMax: Int, drainTime: Interval, apiKeyFile: String?,
+        keyFile: String, ring: KeyRing
     ) throws(Errno) {
-        var reactor = try Reactor(capacity: connectionsMax + 16)
+        var reactor = try Reactor(capacity: connectionsMax + OwnerDoor.capacity + 16)
         _ = try reactor.register(signals.descriptor, for: .readable, tag: Self.signalTag)
         _ = try reactor.register(waker.descriptor, for: .readable, tag: Self.wakerTag)
         connections = try Connections(listener, capacity: connectionsMax, limits: limits, reactor: &reactor)
         self.reactor = reactor
-        self.desk = desk
+        self.office = office
         self.signals = signals
         self.waker = waker
         self.workers = workers
         self.drainTime = drainTime
+        self.apiKeyFile = apiKeyFile
+        self.keyFile = keyFile
+        self.ring = ring
         dashboard = Dashboard(at: MonotonicClock.now(), wall: wallClock())
-        panel = ThreadPanel(count: workers.count)
     }
 
     /// Serves until the operator wants an end, then tells the workers to say goodbye to everybody.
@@ -76,7 +83,7 @@ struct ControlLoop: ~Copyable {
     /// over; a second SIGTERM ends at once.
     mutating func run() {
         while turn() {}
-        desk.drain()
+        office.desk.drain()
         for worker in workers { worker.send(.endAll(reason: .shutdown)) }
     }
 
@@ -84,95 +91,163 @@ struct ControlLoop: ~Copyable {
     private mutating func obeySignals(_ now: Instant) -> Bool {
         while let signal = signals.next() {
             switch signal {
-            case .hangup: continue
+            case .hangup:
+                readRingAgain()
+                readKeysAgain()
+                office.steerer?.readAgain()
             case .interrupt: return false
             case .terminate:
                 guard drainEnds == nil else { return false }
                 drainEnds = now + drainTime
-                desk.drain()
+                office.desk.drain()
                 dashboard.mark("draining", at: wallClock())
                 for worker in workers { worker.send(.drain) }
-                say("swiftlet-transceiver: draining \(desk.callCount) calls, \(drainTime.milliseconds / 1000) s at most")
+                say("swiftlet-transceiver: draining \(office.desk.callCount) calls, \(drainTime.milliseconds / 1000) s at most")
             }
         }
         return true
     }
 
+    /// SIGHUP: a file that cannot be used changes nothing.
+    private mutating func readKeysAgain() {
+        guard let apiKeyFile else { return }
+        do throws(APIKeyProblem) {
+            let keys = try readAPIKeyFile(apiKeyFile)
+            office.desk.replace(keys: keys)
+            say("swiftlet-transceiver: \(keys.count) API keys read from \(apiKeyFile)")
+        } catch {
+            complain("swiftlet-transceiver: \(error); the keys of before stay")
+        }
+    }
+
+    private mutating func readRingAgain() {
+        do throws(ConfigurationError) {
+            let fresh = try readKeyRing(keyFile)
+            // Relays, and calls that run, know the old ones.
+            guard fresh.passwordKey == ring.passwordKey, fresh.trunkKey == ring.trunkKey else {
+                throw ConfigurationError("--key-file: \(keyFile): another passwordKey or trunkKey is another deployment; restart for that")
+            }
+            office.desk.replace(ring: fresh)
+            ring = fresh
+            say("swiftlet-transceiver: \(fresh.hintKeys.count) hint keys read from \(keyFile)")
+        } catch {
+            complain("swiftlet-transceiver: \(error); the keys of before stay")
+        }
+    }
+
     private func isDrained(_ now: Instant) -> Bool {
         guard let drainEnds else { return false }
-        return desk.callCount == 0 || now >= drainEnds
+        return office.desk.callCount == 0 || now >= drainEnds
     }
 
     /// One turn; false when it is time to end.
     private mutating func turn() -> Bool {
         // Timeouts of idle connections are coarse: a look twice a second is enough.
-        reactor.wait(
-            until: min(dashboard.nextDeadline, MonotonicClock.now() + .milliseconds(workers.contains { $0.hasWaiting } ? 10 : 500)))
+        let patience = MonotonicClock.now() + .milliseconds(workers.contains { $0.hasWaiting } ? 10 : 500)
+        reactor.wait(until: min(dashboard.nextDeadline, office.owners.nextDeadline, patience))
         let now = MonotonicClock.now()
+        let uptime = dashboard.uptime(at: now)
         while let event = reactor.nextEvent() {
             switch event.tag {
             case Self.signalTag:
                 guard obeySignals(now) else { return false }
             case Self.wakerTag: waker.acknowledge()
             case Connections.listenerTag: connections.accept(&reactor, at: now)
-            default: serve(event.tag, now)
+            case OwnerDoor.firstTag...: office.owners.serve(event, &reactor, at: now)
+            default: Self.serve(event.tag, now, &connections, &reactor, &office, uptime)
             }
         }
-        hearWorkers()
-        while let next = desk.nextCommand() { workers[next.worker].send(next.command) }
+        hearWorkers(now)
+        office.steerer?.advance(to: now)
+        office.owners.advance(to: now, &reactor)
+        while let outcome = office.owners.nextOutcome() { Self.deliver(outcome, now, &connections, &reactor, &office, uptime) }
+        Self.advance(&connections, &reactor, &office, now)
+        while let next = office.desk.nextCommand() { workers[next.worker].send(next.command) }
         for worker in workers { worker.flush() }
-        connections.advance(to: now, &reactor)
-        Self.show(&dashboard, &connections, &reactor, desk, &panel, workers, now)
+        Self.show(&dashboard, &connections, &reactor, &office, now)
         return !isDrained(now)
     }
 
-    private mutating func hearWorkers() {
+    private mutating func hearWorkers(_ now: Instant) {
         for (index, worker) in workers.enumerated() {
-            while let event = worker.nextEvent() { desk.receive(event, from: index) }
+            while let event = worker.nextEvent() {
+                office.desk.receive(event, from: index)
+                Self.tellSockets(event, index, &connections, &reactor, &office, now)
+            }
         }
     }
+}
 
-    private static func show(
-        _ dashboard: inout Dashboard, _ connections: inout Connections, _ reactor: inout Reactor, _ desk: borrowing SignalingDesk,
-        _ panel: inout ThreadPanel, _ workers: [WorkerLink], _ now: Instant
-    ) {
-        let (calls, connected, callsMax) = (desk.callCount, desk.connectedCount, desk.callsMax)
-        dashboard.advance(to: now, &connections, &reactor) {
-            dashboardReport(read(workers, &panel), calls: calls, connected: connected, callsMax: callsMax)
-        }
-    }
+// MARK: - Connections. Static: the loop lends out its parts one by one.
 
-    private static func read(_ workers: [WorkerLink], _ panel: inout ThreadPanel) -> [WorkerReading] {
-        workers.indices.map { index in
-            let vitals = PublishedVitals(workers[index].counters.vitals)
-            return WorkerReading(counters: workers[index].counters.snapshot(), vitals: vitals, perf: panel.read(index, vitals))
-        }
-    }
-
-    private mutating func serve(_ tag: UInt64, _ now: Instant) {
-        Self.serve(tag, now, &connections, &reactor, &desk, workers, &panel, dashboard.uptime(at: now))
-    }
-
+extension ControlLoop {
     private static func serve(
-        _ tag: UInt64, _ now: Instant, _ connections: inout Connections, _ reactor: inout Reactor, _ desk: inout SignalingDesk,
-        _ workers: [WorkerLink], _ panel: inout ThreadPanel, _ uptime: Interval
+        _ tag: UInt64, _ now: Instant, _ connections: inout Connections, _ reactor: inout Reactor, _ office: inout Office,
+        _ uptime: Interval
     ) {
         let http = connections.counters
         connections.serve(tag, &reactor, at: now) { request in
-            if let answer = desk.answer(request, at: wallClock()) { return .response(answer) }
-            if let page = Page.answer(request) { return .response(page) }
-            if let answer = Dashboard.answer(request) { return answer }
-            let probes = ["/healthz", "/readyz", "/metrics"]
-            if probes.contains(request.path), !request.isRead { return .response(.onlyGet(request)) }
-            switch request.path {
-            case "/healthz": return .response(.text(200, "ok\n"))
-            case "/readyz":
-                return .response(desk.acceptsCalls ? .text(200, "ready\n") : .text(503, "not ready: full or draining\n"))
-            case "/metrics":
-                let text = metricsText(read(workers, &panel), desk, http, uptime: uptime)
-                return .response(.text(200, text, type: PrometheusText.contentType))
-            default: return .response(.error(404, "There is nothing at \(request.path).", code: "not_found"))
+            office.respond(to: request, of: tag, http, uptime: uptime, at: now)
+        } socket: {
+            office.hear($0, $1, at: now)
+        }
+    }
+
+    /// A session's events go to every socket that speaks with it; its end is theirs.
+    private static func tellSockets(
+        _ event: WorkerEvent, _ worker: Int, _ connections: inout Connections, _ reactor: inout Reactor, _ office: inout Office,
+        _ now: Instant
+    ) {
+        switch event {
+        case .connected: return
+        case .path(let report): office.ledger.note(report)
+        case .serverEvent(let session, let text):
+            for tag in office.tags(worker: worker, session: session) {
+                connections.send(text, to: tag, &reactor, at: now) { office.hear($0, $1, at: now) }
             }
+        case .ended(let session, let reason):
+            for tag in office.tags(worker: worker, session: session) {
+                let goesAway = reason == .shutdown || reason == .tableFull
+                connections.endSocket(
+                    tag, code: goesAway ? 1001 : 1000, reason: "The session has ended: \(reason).", &reactor, at: now
+                ) { office.hear($0, $1, at: now) }
+            }
+        }
+    }
+
+    /// What another transceiver has said, to the client that waits for it.
+    private static func deliver(
+        _ outcome: ForwardOutcome, _ now: Instant, _ connections: inout Connections, _ reactor: inout Reactor, _ office: inout Office,
+        _ uptime: Interval
+    ) {
+        let http = connections.counters
+        func reply(_ client: UInt64, _ answer: Answer) -> Bool {
+            connections.reply(to: client, answer, &reactor, at: now) { request in
+                office.respond(to: request, of: client, http, uptime: uptime, at: now)
+            } socket: {
+                office.hear($0, $1, at: now)
+            }
+        }
+        switch outcome {
+        case .response(let client, let response): _ = reply(client, .response(response))
+        case .opened(let client, let headers):
+            if !reply(client, .webSocket(headers)) { office.hear(client, .closed, at: now) }
+        case .text(let client, let text): connections.send(text, to: client, &reactor, at: now) { office.hear($0, $1, at: now) }
+        case .closed(let client, let code, let reason):
+            connections.endSocket(client, code: code, reason: reason, &reactor, at: now) { office.hear($0, $1, at: now) }
+        }
+    }
+
+    private static func advance(_ connections: inout Connections, _ reactor: inout Reactor, _ office: inout Office, _ now: Instant) {
+        connections.advance(to: now, &reactor) { office.hear($0, $1, at: now) }
+    }
+
+    private static func show(
+        _ dashboard: inout Dashboard, _ connections: inout Connections, _ reactor: inout Reactor, _ office: inout Office, _ now: Instant
+    ) {
+        let (calls, connected, callsMax) = (office.desk.callCount, office.desk.connectedCount, office.desk.callsMax)
+        dashboard.advance(to: now, &connections, &reactor) {
+            dashboardReport(office.readings(), calls: calls, connected: connected, callsMax: callsMax)
         }
     }
 }

@@ -1,5 +1,6 @@
 // swiftlet-transceiver: the WebRTC endpoint. This file wires: options → sockets → workers → control thread.
 
+import Backend
 import Configuration
 import Crypto
 import DTLS
@@ -10,11 +11,13 @@ import Primitives
 import RTP
 import RoutingHint
 import SRTP
+import TLS
 import TransceiverCore
 import Trunk
 
 @main struct Program {
     static func main() {
+        guard Machine.endWithSupervisor() else { return }
         do {
             let invocation = try TransceiverOptions.parse(CommandLine.arguments.dropFirst(), environment: environment()) {
                 readFile($0, limit: Limits.configurationFileBytes)
@@ -33,8 +36,10 @@ import Trunk
         // Before any thread starts: threads inherit the blocked signals.
         let signals = try SignalSource()
         let keys = try readKeyRing(options.keyFile)
+        let access = AccessControl(keys: try options.access.keyFile.map { try readAPIKeys($0) }, secrets: ClientSecrets(keys))
         let engine = try engine(options.io)
         let workers = options.workers ?? min(Machine.processors.count, 64)
+        let (backend, route) = try backend(options)
         let certificate = try DTLSCertificate.generate(at: wallClock())
 
         let listener = try bind("--signaling", options.signaling) { () throws(Errno) in
@@ -63,7 +68,8 @@ import Trunk
             let events = Mailbox.make(of: WorkerEvent.self, capacity: MediaLimits.mailbox, waking: waker)
             links.append(WorkerLink(commands.sender, events.receiver, counters))
             let start = MediaWorkerStart(
-                socket: sockets.take(index), engine: engine, identity: identity, settings: settings(options), trunkKey: keys.trunkKey,
+                socket: sockets.take(index), engine: engine, identity: identity, settings: settings(options, backend), route: route,
+                trunkKey: keys.trunkKey,
                 certificate: certificate, sessions: options.sessions, trunkMTU: options.trunkMTU, commands: commands.receiver,
                 events: events.sender, waker: commandWaker,
                 counters: counters)
@@ -80,14 +86,19 @@ import Trunk
             }
         }
 
+        let steerer = try Steerer(
+            options.steering, fallback: options.advertise, cluster: options.cluster, transceiver: id, on: trunk.ip, key: keys.trunkKey)
+        let owners = try OwnerDoor(options.members, options.owner, signaling: signaling, at: MonotonicClock.now())
         let desk = SignalingDesk(
             settings: SignalingDesk.Settings(
                 cluster: options.cluster, transceiver: id, workers: workers, advertise: options.advertise,
                 fingerprint: certificate.fingerprint, callsMax: options.sessions * workers),
-            codec: HintCodec(keys), random: Crypto.SystemEntropy())
+            codec: HintCodec(keys), access: access, random: Crypto.SystemEntropy())
         var control = try ControlLoop(
-            listener: listener, desk: desk, signals: signals, waker: waker, workers: links, limits: HTTPLimits(), connectionsMax: 1024,
-            drainTime: options.drainTime)
+            listener: listener, office: Office(desk: desk, steerer: steerer, owners: owners, workers: links), signals: signals,
+            waker: waker,
+            workers: links, limits: httpLimits, connectionsMax: 1024,
+            drainTime: options.drainTime, apiKeyFile: options.access.keyFile, keyFile: options.keyFile, ring: keys)
         say("swiftlet-transceiver ready: signaling http://\(signaling)/, trunk \(trunk), \(workers) workers")
         control.run()
         for index in 0..<workers { if let thread = threads[index].take() { thread.join() } }
@@ -103,16 +114,68 @@ import Trunk
         return .epoll
     }
 
-    private static func settings(_ options: TransceiverOptions) -> SessionSettings {
-        return SessionSettings(
-            backend: .echo(delay: options.echoDelay), srtpEngine: options.srtp == .libsrtp ? .libsrtp : .own,
-            clock: NTPClock(wall: wallClock(), at: MonotonicClock.now()))
+    /// What answers calls, and the way to it where it is elsewhere.
+    private static func backend(_ options: TransceiverOptions) throws -> (BackendChoice, BackendRoute?) {
+        switch options.backend {
+        case .parrot: return (.parrot, nil)
+        case .echo: return (.echo(delay: options.echoDelay), nil)
+        case .realtime(let url):
+            guard let endpoint = RealtimeEndpoint(url) else {
+                throw ConfigurationError("--backend: '\(url)' must be wss://HOST[:PORT]/PATH, or ws:// on this machine")
+            }
+            let key = try backendKey(options)
+            let route = try route(options, endpoint.host, endpoint.port, isSecure: endpoint.isSecure, protocolName: nil)
+            return (.realtime(RealtimeBackendSettings(endpoint: endpoint, key: key)), route)
+        case .grpc(let url):
+            guard let endpoint = GRPCEndpoint(url) else {
+                throw ConfigurationError("--backend: '\(url)' must be grpcs://HOST[:PORT], or grpc://HOST[:PORT] without TLS")
+            }
+            let key = try backendKey(options)
+            let isHere = endpoint.host == "localhost" || IPAddress(endpoint.host)?.isLoopback == true
+            guard key == nil || endpoint.isSecure || isHere else {
+                throw ConfigurationError("--backend: a key is not sent without TLS; use grpcs://, or give no key")
+            }
+            let route = try route(options, endpoint.host, endpoint.port, isSecure: endpoint.isSecure, protocolName: "h2")
+            return (.grpc(GRPCBackendSettings(endpoint: endpoint, key: key)), route)
+        }
     }
 
-    private static func readKeyRing(_ path: String) throws -> KeyRing {
-        guard let content = readFile(path, limit: Limits.keyFileBytes) else { throw ConfigurationError("--key-file: cannot read \(path)") }
-        if isReadableByOthers(path) { complain("swiftlet-transceiver: warning: \(path) is readable by everybody; chmod 600 it") }
-        do { return try KeyRing(parsingJSON: content.span.bytes) } catch { throw ConfigurationError("--key-file: \(path): \(error)") }
+    private static func backendKey(_ options: TransceiverOptions) throws(ConfigurationError) -> String? {
+        guard let path = options.backendKeyFile else { return environment()["SWIFTLET_BACKEND_KEY"] }
+        guard let content = readFile(path, limit: 4096) else { throw ConfigurationError("--backend-key: cannot read \(path)") }
+        return String(decoding: content, as: UTF8.self).split(whereSeparator: \.isWhitespace).first.map(String.init)
+    }
+
+    private static func route(
+        _ options: TransceiverOptions, _ host: String, _ port: UInt16, isSecure: Bool, protocolName: String?
+    ) throws -> BackendRoute {
+        let authorities = options.backendAuthorities.map { TLSAuthorities.file(path: $0) } ?? .system
+        // Here, so that a file that cannot be read is told before any call is answered.
+        do { _ = try TLSClientContext(authorities: authorities) } catch {
+            throw ConfigurationError("--backend-ca: \(options.backendAuthorities ?? "the system's"): \(error)")
+        }
+        let addresses = try BackendAddresses(host: host, port: port)
+        return BackendRoute(host: host, isSecure: isSecure, protocolName: protocolName, addresses: addresses, authorities: authorities)
+    }
+
+    private static func settings(_ options: TransceiverOptions, _ backend: BackendChoice) -> SessionSettings {
+        var settings = SessionSettings(
+            backend: backend, srtpEngine: options.srtp == .libsrtp ? .libsrtp : .own,
+            clock: NTPClock(wall: wallClock(), at: MonotonicClock.now()))
+        settings.keptSilent = options.keepSilent
+        return settings
+    }
+
+    /// A client secret carries its session in one header field.
+    private static var httpLimits: HTTPLimits {
+        var limits = HTTPLimits()
+        limits.fieldBytes = 2 * ClientSecrets.sessionBytesMax
+        limits.headBytes = limits.fieldBytes + 16_384
+        return limits
+    }
+
+    private static func readAPIKeys(_ path: String) throws(ConfigurationError) -> APIKeys {
+        do throws(APIKeyProblem) { return try readAPIKeyFile(path) } catch { throw ConfigurationError("--api-keys: \(error)") }
     }
 
     private static func bind<Socket: ~Copyable>(_ option: String, _ address: SocketAddress, _ body: () throws(Errno) -> Socket) throws

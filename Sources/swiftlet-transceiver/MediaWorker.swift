@@ -28,6 +28,8 @@ struct MediaWorkerStart: ~Copyable, Sendable {
     let engine: EngineKind
     let identity: TransceiverWorker.Identity
     let settings: SessionSettings
+    /// nil when the backend is within.
+    let route: BackendRoute?
     let trunkKey: SipKey
     let certificate: DTLSCertificate
     let sessions: Int
@@ -51,14 +53,16 @@ struct MediaWorker: ~Copyable {
     private let waker: Waker
     private let counters: PublishedCounters
     private var trunkIsReady = false
-    private var vitals = WorkerVitals()
+    private var streams: BackendStreams?
+    private var vitals = WorkerVitals(measures: true)
 
     private static let wakerTag: UInt64 = 1
     private static let trunkTag: UInt64 = 2
 
     /// Runs on the worker's own thread, so that its memory is near its processor.
     init(_ start: consuming MediaWorkerStart) throws {
-        var engine = try DatagramEngine(start.engine, socketCapacity: 1, descriptorCapacity: 4)
+        let streams = try Self.streams(start.route)
+        var engine = try DatagramEngine(start.engine, socketCapacity: 1, descriptorCapacity: start.route == nil ? 4 : start.sessions + 8)
         let received = ReceiveBatch(capacity: MediaLimits.receiveBatch, payloadCapacity: MediaLimits.slot)
         let outgoing = SendBatch(capacity: MediaLimits.sendBatch, slotSize: MediaLimits.slot)
         let waker = start.waker
@@ -68,8 +72,11 @@ struct MediaWorker: ~Copyable {
             capacity: start.sessions, trainsMax: MediaLimits.trains, mtu: start.trunkMTU, now: MonotonicClock.now())
         let trunk = try engine.add(start.socket, receivingInto: received, tag: Self.trunkTag)
         _ = try engine.reactor.register(waker.descriptor, for: .readable, tag: Self.wakerTag)
+        // Only a receive that is measured asks for its time.
+        engine.setTimestamps(false, on: trunk)
         self.core = core
         self.trunk = trunk
+        self.streams = streams
         commands = start.commands
         events = start.events
         self.engine = engine
@@ -79,16 +86,22 @@ struct MediaWorker: ~Copyable {
         self.counters = counters
     }
 
+    private static func streams(_ route: BackendRoute?) throws -> BackendStreams? {
+        guard let route else { return nil }
+        return try BackendStreams(route)
+    }
+
     /// Turns until it is told to end and everybody has heard goodbye.
     mutating func run() {
         vitals.publish(on: counters.vitals, at: MonotonicClock.now())
         while true {
             engine.wait(until: delayed.isEmpty ? core.nextDeadline(at: MonotonicClock.now()) : MonotonicClock.now() + .milliseconds(10))
             let now = MonotonicClock.now()
-            takeEvents()
+            takeEvents(now)
             let isLast = performCommands(now)
             receive(now)
             core.advance(to: now)
+            serveStreams(now)
             send()
             report()
             counters.publish(core.counters)
@@ -99,13 +112,19 @@ struct MediaWorker: ~Copyable {
 }
 
 extension MediaWorker {
-    private mutating func takeEvents() {
+    private mutating func takeEvents(_ now: Instant) {
         while let event = engine.nextEvent() {
             switch event.tag {
             case Self.wakerTag: waker.acknowledge()
+            case BackendStreams.firstTag...: streams?.serve(event, &core, &engine.reactor, at: now)
             default: trunkIsReady = true
             }
         }
+    }
+
+    /// What sessions want of their backends' streams, until nobody wants anything.
+    private mutating func serveStreams(_ now: Instant) {
+        while let asked = core.nextStreamRequest() { streams?.perform(asked, &core, &engine.reactor, at: now) }
     }
 
     /// True after `endAll`, which is the last command.
@@ -121,8 +140,11 @@ extension MediaWorker {
         guard trunkIsReady else { return }
         trunkIsReady = false
         for _ in 0..<MediaLimits.receivesPerTurn {
+            let measures = vitals.wantsSample(at: now)
+            if measures { engine.setTimestamps(true, on: trunk) }
             let count = engine.receive(from: trunk, into: &received)
-            let arrival = vitals.sample(of: count, at: now).flatMap { received[$0].arrival }
+            if measures { engine.setTimestamps(false, on: trunk) }
+            let arrival = measures ? vitals.place(in: count).flatMap { received[$0].arrival } : nil
             if count > 0 { vitals.batches.record(UInt64(count)) }
             for number in 0..<count {
                 Self.hand(received, number, to: &core, at: now)

@@ -5,21 +5,24 @@ import SCTP
 import HTTP
 import ICE
 import Serving
+import Steering
 import Telemetry
 import TransceiverCore
 import Trunk
 
-func metricsText(_ readings: [WorkerReading], _ desk: borrowing SignalingDesk, _ http: ConnectionCounters, uptime: Interval) -> String {
+func writeMetrics(
+    _ text: inout PrometheusText, _ readings: [WorkerReading], _ desk: borrowing SignalingDesk, _ http: ConnectionCounters,
+    _ forwarded: ForwardCounters, uptime: Interval
+) {
     let workers = readings.map(\.counters)
-    var text = PrometheusText()
     writeSignaling(&text, desk)
     writeHTTP(&text, http)
+    writeForwarded(&text, forwarded)
     writeSessions(&text, workers)
     writeTrunk(&text, workers)
     writeDrops(&text, workers)
     writeVitals(&text, readings)
     text.gauge("swiftlet_transceiver_uptime_seconds", "Seconds since the start.", uptime.seconds)
-    return text.string
 }
 
 private func writeSignaling(_ text: inout PrometheusText, _ desk: borrowing SignalingDesk) {
@@ -32,6 +35,8 @@ private func writeSignaling(_ text: inout PrometheusText, _ desk: borrowing Sign
     text.sample("swiftlet_transceiver_offers_total", [("result", "turned_away")], counters.offersTurnedAway)
     text.counter("swiftlet_transceiver_hangups_total", "Calls ended over signaling.", counters.hangups)
     text.counter("swiftlet_transceiver_ice_restarts_total", "ICE restarts over signaling.", counters.iceRestarts)
+    text.counter("swiftlet_transceiver_client_secrets_total", "Client secrets minted.", counters.clientSecrets)
+    text.counter("swiftlet_transceiver_unauthorized_total", "Requests whose key is missing, wrong or not enough.", counters.unauthorized)
     text.counter("swiftlet_transceiver_trickle_fragments_total", "Fragments without new credentials.", counters.fragments)
 }
 
@@ -44,6 +49,45 @@ private func writeHTTP(_ text: inout PrometheusText, _ http: ConnectionCounters)
     for failure in HTTPFailure.allCases {
         text.sample(
             "swiftlet_transceiver_http_refused_total", [("reason", snakeCase("\(failure)"))], http.refused[Int(failure.rawValue)])
+    }
+}
+
+private func writeForwarded(_ text: inout PrometheusText, _ counters: ForwardCounters) {
+    let name = "swiftlet_transceiver_forwarded_total"
+    text.family(name, "Requests about calls that live elsewhere, by what became of them.", .counter)
+    text.sample(name, [("result", "answered")], counters.answered)
+    text.sample(name, [("result", "redirected")], counters.redirected)
+    text.sample(name, [("result", "owner_unknown")], counters.ownerUnknown)
+    text.sample(name, [("result", "owner_dead")], counters.ownerDead)
+    text.sample(name, [("result", "turned_away")], counters.turnedAway)
+    text.counter(
+        "swiftlet_transceiver_forwarded_sockets_total", "WebSockets carried through to calls that live elsewhere.", counters.sockets)
+}
+
+func writeSteering(_ text: inout PrometheusText, _ counters: SteeringCounters, _ reports: [String: IngressReport]) {
+    let choices = "swiftlet_transceiver_ingress_chosen_total"
+    text.family(choices, "Answers by the ingress that they name first, and by how it was chosen.", .counter)
+    for (ingress, reasons) in counters.choices.sorted(by: { $0.key < $1.key }) {
+        for reason in SteeringReason.allCases {
+            guard let count = reasons[reason] else { continue }
+            text.sample(choices, [("ingress", ingress), ("reason", reason.rawValue)], count)
+        }
+    }
+    let troubles = "swiftlet_transceiver_geo_headers_refused_total"
+    writeReports(&text, reports.sorted { $0.key < $1.key })
+    text.family(troubles, "What requests say of their place and was not used, by why.", .counter)
+    for trouble in GeoTrouble.allCases { text.sample(troubles, [("reason", trouble.rawValue)], counters.troubles[trouble] ?? 0) }
+}
+
+private func writeReports(_ text: inout PrometheusText, _ reports: [(key: String, value: IngressReport)]) {
+    let healthy = "swiftlet_transceiver_ingress_healthy"
+    text.family(healthy, "Whether a relay of an ingress answers over the trunk now.", .gauge)
+    for (name, report) in reports { text.sample(healthy, [("ingress", name)], report.isHealthy ? 1 : 0) }
+    let roundTrip = "swiftlet_transceiver_ingress_trunk_round_trip_seconds"
+    text.family(roundTrip, "To the fastest relay of an ingress over the trunk and back.", .gauge)
+    for (name, report) in reports {
+        guard let trip = report.roundTrip else { continue }
+        text.sample(roundTrip, [("ingress", name)], trip.seconds)
     }
 }
 
@@ -84,6 +128,7 @@ private func drops(_ workers: [WorkerCounters]) -> [(what: String, reason: Strin
     drops.append(("record", "without_session", sum(workers, \.recordsWithoutSession)))
     drops.append(("record", "oversized", sum(workers, \.recordsOversized)))
     drops.append(("record", "without_train", sum(workers, \.recordsWithoutTrain)))
+    drops.append(("outgoing", "unproved_or_no_consent", sum(workers, \.datagramsWithheld)))
     for reason in SessionDropReason.allCases {
         drops.append(("datagram", snakeCase("\(reason)"), workers.reduce(0) { $0 &+ $1.dropped[Int(reason.rawValue)] }))
     }
@@ -137,14 +182,4 @@ func dashboardReport(_ readings: [WorkerReading], calls: Int, connected: Int, ca
 
 private func sum(_ workers: [WorkerCounters], _ counter: KeyPath<WorkerCounters, UInt64>) -> UInt64 {
     workers.reduce(0) { $0 &+ $1[keyPath: counter] }
-}
-
-/// `srtpNotAuthentic` → `srtp_not_authentic`
-private func snakeCase(_ text: String) -> String {
-    var result = ""
-    for character in text {
-        if character.isUppercase, result.last.map({ !$0.isUppercase && $0 != "_" }) ?? false { result += "_" }
-        result += character.lowercased()
-    }
-    return result
 }

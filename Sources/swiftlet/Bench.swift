@@ -1,38 +1,93 @@
+import CBench
 import EventLoop
 import Primitives
+
+/// What is measured, and with how much.
+struct BenchPlan {
+    /// Which way the packets go.
+    enum Direction: String, CaseIterable {
+        case up = "client → trunk"
+        case down = "trunk → client"
+    }
+    var packets: Int
+    var flows: Int
+    var size: Int
+    /// How many transceivers the flows are spread over.
+    var transceivers: Int
+    static let batch = 64
+}
 
 /// `swiftlet bench`: what a packet costs.
 enum Bench {
     static let help = """
-        usage: swiftlet bench relay [--packets N] [--flows N] [--size BYTES]
-               swiftlet bench core [--packets N] [--flows N] [--size BYTES]
+        usage: swiftlet bench relay [--packets N] [--flows N] [--transceivers N] [--size BYTES] [--direction up|down]
+               swiftlet bench core  [--packets N] [--flows N] [--transceivers N] [--size BYTES] [--direction up|down]
 
-        relay  known flows from the public side to the trunk over loopback sockets, beside a bare recvmmsg/sendmmsg loop and beside one
-               recvfrom and one sendto per packet, in one thread, turn by turn: CPU time per packet of each
+        relay  known flows over loopback sockets, both ways, beside a bare recvmmsg/sendmmsg loop and beside one recvfrom and one sendto
+               per packet, in one thread, turn by turn: CPU time per packet of each
         core   the relay's core alone, without sockets: to be run under valgrind, as Perf/bench.sh does
+        load, rate, memory, bad and flood
+               whole programs under load, beside others: `swiftlet bench load --help`
+        calls  whole calls through a relay to a transceiver: what setting up, keeping and speaking cost: `swiftlet bench calls --help`
+        steady known flows through a relay that somebody else starts, kills and replaces: `swiftlet bench steady --help`
 
-          --packets N    64…100000000 (1000000)
-          --flows N      1…20000 client addresses; relay: 1…512 (256)
-          --size BYTES   20…1200 of payload (160)
+          --packets N       64…100000000 each way (1000000)
+          --flows N         1…20000 client addresses; relay: 1…512 (256)
+          --transceivers N  1…64 transceivers that they are spread over (1)
+          --size BYTES      20…1200 of payload (160)
+          --direction WAY   up: client → trunk, or down (relay: both; core: up)
         """
 
     static func run(_ arguments: [String]) throws(CommandError) {
         var rest = arguments
         let verb = rest.isEmpty ? "--help" : rest.removeFirst()
+        do {
+            switch verb {
+            case "load": return try LoadBench.run(rest)
+            case "rate": return try RateBench.run(rest)
+            case "memory": return try MemoryBench.run(rest)
+            case "bad": return try FloodBench.bad(rest)
+            case "flood": return try FloodBench.flood(rest)
+            case "calls": return try CallBench.run(rest)
+            case "steady": return try SteadyBench.run(rest)
+            case "yardstick": return try yardstick(rest)
+            default: break
+            }
+        } catch let error as CommandError { throw error } catch { throw CommandError("bench: \(error)", status: 1) }
         guard verb == "relay" || verb == "core" else {
             if verb == "--help" || verb == "-h" { return say(help) }
-            throw CommandError("there is no 'bench \(verb)'; there are 'bench relay' and 'bench core'")
+            throw CommandError("there is no 'bench \(verb)'; `swiftlet bench --help` lists them")
         }
-        guard let given = try Arguments(rest, names: ["--packets", "--flows", "--size"], help: help) else { return }
-        let packets = try given.number("--packets", 64...100_000_000, default: 1_000_000)
-        let flows = try given.number("--flows", 1...(verb == "relay" ? 512 : 20_000), default: 256)
-        let size = try given.number("--size", 20...1200, default: 160)
+        let names = ["--packets", "--flows", "--transceivers", "--size", "--direction"]
+        guard let given = try Arguments(rest, names: names, help: help) else { return }
+        let direction: BenchPlan.Direction?
+        switch given["--direction"] {
+        case nil: direction = nil
+        case "up": direction = .up
+        case "down": direction = .down
+        case let text?: throw CommandError("--direction: '\(text)' is not allowed; it must be up or down")
+        }
+        let plan = BenchPlan(
+            packets: try given.number("--packets", 64...100_000_000, default: 1_000_000),
+            flows: try given.number("--flows", 1...(verb == "relay" ? 512 : 20_000), default: 256),
+            size: try given.number("--size", 20...1200, default: 160),
+            transceivers: try given.number("--transceivers", 1...64, default: 1))
         if verb == "core" {
-            var bench = CoreBench(flows: flows, size: size)
-            bench.run(packets: packets)
-            say("core: \(bench.forwarded) packets forwarded in \(bench.trains) trains")
+            var bench = CoreBench(plan)
+            bench.run(direction ?? .up, packets: plan.packets)
+            say("core: \(bench.moved) packets moved, \((direction ?? .up).rawValue)")
         } else {
-            do { try RelayBench.run(packets: packets, flows: flows, size: size) } catch { throw CommandError("bench: \(error)", status: 1) }
+            let directions = direction.map { [$0] } ?? BenchPlan.Direction.allCases
+            do { try RelayBench.run(plan, directions) } catch { throw CommandError("bench: \(error)", status: 1) }
         }
+    }
+
+    /// Not for people: the process in which a yardstick of `bench load` runs.
+    private static func yardstick(_ arguments: [String]) throws(CommandError) {
+        guard arguments.count == 2, ["bare", "plain"].contains(arguments[0]), let peer = SocketAddress(arguments[1]) else {
+            throw CommandError("usage: swiftlet bench yardstick bare|plain HOST:PORT")
+        }
+        _ = yardstick_run(arguments[0] == "bare" ? yardstick_bare : yardstick_plain, peer.ip.v4Bits, peer.port)
+        throw CommandError("the yardstick has ended", status: 1)
     }
 }

@@ -4,34 +4,75 @@ import Glibc
 import Primitives
 import RoutingHint
 
-/// `swiftlet keys generate --out FILE`
+/// `swiftlet keys generate`, `add`, `promote`.
 enum Keys {
     static let help = """
         usage: swiftlet keys generate --out FILE
+               swiftlet keys add --key-file FILE
+               swiftlet keys promote --key-file FILE [--retire-after SECONDS]
 
-        Writes new keys, readable by their owner only. Every relay and transceiver of a cluster gets a copy. An existing file is not touched.
+        generate writes new keys, readable by their owner only. Every relay and transceiver of a cluster gets a copy. An existing file is not
+        touched. The other two rotate the key of routing hints while calls go on:
+
+          add      puts a new key into the file, which opens hints and makes none yet. Copy the file everywhere, and send SIGHUP
+          promote  has the last key make hints from now on; the old one retires after that time (86700: the longest call).
+                   Copy the file everywhere, and send SIGHUP
         """
 
     static func run(_ arguments: [String]) throws(CommandError) {
-        guard let verb = arguments.first, verb == "generate" else {
-            if arguments.first == "--help" || arguments.isEmpty { return say(help) }
-            throw CommandError("there is no 'keys \(arguments[0])'; there is 'keys generate'")
+        let rest = Array(arguments.dropFirst())
+        switch arguments.first {
+        case nil, "--help": say(help)
+        case "generate":
+            guard let given = try Arguments(rest, names: ["--out"], help: help) else { return }
+            try generate(at: try given.required("--out"))
+        case "add":
+            guard let given = try Arguments(rest, names: ["--key-file"], help: help) else { return }
+            try change(try given.required("--key-file")) { ring throws(CommandError) in
+                var entropy = Crypto.SystemEntropy()
+                guard ring.add(random: &entropy) else { throw CommandError("there are 32 keys already; promote drops retired ones") }
+            }
+        case "promote":
+            guard let given = try Arguments(rest, names: ["--key-file", "--retire-after"], help: help) else { return }
+            let time = try given.number("--retire-after", 0...1_000_000_000, default: 86_700)
+            try change(try given.required("--key-file")) { ring throws(CommandError) in
+                let now = wallClock().secondsSince1970
+                guard ring.promote(at: now, retiringTheOldAt: now + UInt64(time)) else {
+                    throw CommandError("the last key is the one that makes hints already, or has retired; begin with 'keys add'")
+                }
+            }
+        case .some(let verb): throw CommandError("there is no 'keys \(verb)'; there are generate, add and promote")
         }
-        guard let given = try Arguments(Array(arguments.dropFirst()), names: ["--out"], help: help) else { return }
-        try generate(at: try given.required("--out"))
+    }
+
+    /// Replaces the file as a whole: whoever reads it meanwhile gets the old one or the new one.
+    private static func change(_ path: String, _ body: (inout KeyRing) throws(CommandError) -> Void) throws(CommandError) {
+        var ring = try read(path)
+        try body(&ring)
+        let fresh = path + ".new"
+        unlink(fresh)
+        try write(ring, at: fresh)
+        guard rename(fresh, path) == 0 else {
+            let reason = String(cString: strerror(errno))
+            unlink(fresh)
+            throw CommandError("\(path): \(reason)", status: 1)
+        }
     }
 
     static func generate(at path: String) throws(CommandError) {
         var entropy = Crypto.SystemEntropy()
-        let text = KeyRing.generate(random: &entropy).json
+        try write(KeyRing.generate(random: &entropy), at: path)
+    }
+
+    private static func write(_ ring: KeyRing, at path: String) throws(CommandError) {
         let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else {
             throw CommandError(
                 "\(path): \(errno == EEXIST ? "exists already and is not touched" : String(cString: strerror(errno)))", status: 1)
         }
         defer { close(descriptor) }
-        let bytes = Array((text + "\n").utf8)
-        guard write(descriptor, bytes, bytes.count) == bytes.count, fsync(descriptor) == 0 else {
+        let bytes = Array((ring.json + "\n").utf8)
+        guard Glibc.write(descriptor, bytes, bytes.count) == bytes.count, fsync(descriptor) == 0 else {
             unlink(path)
             throw CommandError("\(path): \(String(cString: strerror(errno)))", status: 1)
         }

@@ -17,6 +17,7 @@ import Primitives
           keys generate   write a new key file
           hint mint       make a routing hint: ufrag and pwd
           hint read       say what a ufrag means
+          top             the dashboards' numbers in this terminal
           simulate        one call in virtual time, from a seed
           bench           what a packet costs
           --version       the version
@@ -34,6 +35,7 @@ import Primitives
             case "up": try Up.run(arguments)
             case "keys": try Keys.run(arguments)
             case "hint": try Hint.run(arguments)
+            case "top": try Top.run(arguments)
             case "simulate": try Simulate.run(arguments)
             case "bench": try Bench.run(arguments)
             default: throw CommandError("there is no command '\(command)'; `swiftlet --help` lists them")

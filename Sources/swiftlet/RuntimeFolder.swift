@@ -27,7 +27,7 @@ struct RuntimeFolder {
     }
 
     func remove() {
-        for name in [keyFile, table, table + ".new"] { unlink(name) }
+        for name in [keyFile, table, table + ".new", path + "/flows", path + "/takeover"] { unlink(name) }
         rmdir(path)
     }
 }

@@ -22,6 +22,8 @@ enum Up {
         } catch { throw CommandError(error.description) }
         // The file is ours; its keys are not those of the two programs, which would find it in the environment that they inherit.
         unsetenv("SWIFTLET_CONFIG")
+        // When we are killed, they end too.
+        Machine.becomeSupervisor()
 
         let folder = try RuntimeFolder()
         try Keys.generate(at: folder.keyFile)
@@ -68,7 +70,7 @@ enum Up {
         for address in options.listen { words += ["--listen", "\(address)"] }
         words += [
             "--trunk", "127.0.0.1:0", "--key-file", folder.keyFile, "--cluster", "1", "--relay-id", "1", "--transceivers",
-            "table:" + folder.table, "--metrics", "\(options.metrics)", "--io", options.io.rawValue,
+            "table:" + folder.table, "--runtime-folder", folder.path, "--metrics", "\(options.metrics)", "--io", options.io.rawValue,
         ]
         if let workers = options.workers { words += ["--workers", "\(workers)"] }
         return words
@@ -78,10 +80,14 @@ enum Up {
         var words = ["--signaling", "\(options.signaling)", "--trunk", "127.0.0.1:0"]
         for address in advertise { words += ["--advertise", "\(address)"] }
         words += [
-            "--key-file", folder.keyFile, "--cluster", "1", "--id", "1", "--backend", options.backend.rawValue, "--echo-delay",
+            "--key-file", folder.keyFile, "--cluster", "1", "--id", "1", "--backend", options.backend.text, "--echo-delay",
             "\(options.echoDelay.milliseconds)", "--srtp", options.srtp.rawValue, "--drain-time",
             "\(options.drainTime.milliseconds / 1000)", "--io", options.io.rawValue,
         ]
+        if let keys = options.access.keyFile { words += ["--api-keys", keys] }
+        if options.access.allowsAnonymous { words.append("--allow-anonymous") }
+        if let file = options.backendKeyFile { words += ["--backend-key", file] }
+        if let file = options.backendAuthorities { words += ["--backend-ca", file] }
         if let workers = options.workers { words += ["--workers", "\(workers)"] }
         return words
     }

@@ -120,7 +120,8 @@ import Testing
         let run = play(originals + copies, tail: .zero)
         #expect(Set(run.sequences).isSuperset(of: lost))
         #expect(run.statistics.duplicates == 0 && run.statistics.late == 0)
-        #expect(run.statistics.targetDelay <= .milliseconds(40))
+        // Two in a row were repaired: it waits for two.
+        #expect(run.statistics.targetDelay <= .milliseconds(60))
         #expect(run.statistics.concealedSamples <= 5 * 960)
     }
 

@@ -91,7 +91,10 @@ func complaint(_ arguments: [String], environment: [String: String] = [:], files
         (["--workers="], "--workers: '' is not allowed; it must be a whole number from 1 to 64"),
         (["--srtp", "nss"], "--srtp: 'nss' is not allowed; it must be own or libsrtp"),
         (["--io", "kqueue"], "--io: 'kqueue' is not allowed; it must be epoll or io_uring or auto"),
-        (["--backend", "echo"], "--backend: 'echo' is not allowed; it must be embedded:echo"),
+        (
+            ["--backend", "echo"],
+            "--backend: 'echo' is not allowed; it must be embedded:parrot, embedded:echo, realtime:wss://HOST[:PORT]/PATH or grpcs://HOST[:PORT]"
+        ),
         (["--cluster", "-1"], "--cluster: '-1' is not allowed; it must be a whole number from 0 to 65535"),
         (["--cluster", "65536"], "--cluster: '65536' is not allowed; it must be a whole number from 0 to 65535"),
         (["--cluster", "99999999999999999999"], "it must be a whole number from 0 to 65535"),
@@ -134,7 +137,8 @@ func complaint(_ arguments: [String], environment: [String: String] = [:], files
     }
 
     @Test(arguments: [
-        ("[]", "c: the outermost value must be an object"), ("{", "c is not JSON"),
+        ("[]", "c: the outermost value must be an object"), ("{", "c is not JSON: line 1: it ends too early"),
+        ("{\n\"cluster\": x}", "c is not JSON: line 2: "),
         (#"{"wrkers": 1}"#, #"c: "wrkers" is not an option of swiftlet-transceiver; did you mean workers?"#),
         (#"{"workers": true}"#, #"c: "workers": must be text or a number"#),
         (#"{"workers": [1]}"#, #"c: "workers": must be text or a number"#),

@@ -14,7 +14,7 @@ private func help<Options: ProgramOptions>(_ type: Options.Type, _ arguments: [S
         let options = try transceiver(required)
         #expect(options.signaling == SocketAddress("127.0.0.1:8080"))
         #expect(options.cluster == 0 && options.id == nil && options.workers == nil && options.sessions == 4096)
-        #expect(options.backend == .echo && options.echoDelay == .milliseconds(500) && options.srtp == .own)
+        #expect(options.backend == .parrot && options.echoDelay == .milliseconds(500) && options.srtp == .own)
         #expect(options.io == .epoll && options.trunkMTU == 1400 && options.drainTime == .seconds(30))
     }
 
@@ -29,7 +29,7 @@ private func help<Options: ProgramOptions>(_ type: Options.Type, _ arguments: [S
         let options = try read(UpOptions.self, [])
         #expect(options.signaling == SocketAddress("127.0.0.1:8080") && options.metrics == SocketAddress("127.0.0.1:9090"))
         #expect(options.listen == [SocketAddress("0.0.0.0:3478")] && options.advertise.isEmpty)
-        #expect(options.backend == .echo && options.echoDelay == .milliseconds(500) && options.srtp == .own && options.workers == nil)
+        #expect(options.backend == .parrot && options.echoDelay == .milliseconds(500) && options.srtp == .own && options.workers == nil)
     }
 
     @Test func `up takes what it hands on`() throws {
@@ -39,6 +39,30 @@ private func help<Options: ProgramOptions>(_ type: Options.Type, _ arguments: [S
             environment: ["SWIFTLET_ECHO_DELAY": "250"])
         #expect(options.listen.count == 2 && options.advertise.count == 1 && options.workers == 2)
         #expect(options.srtp == .libsrtp && options.io == .auto && options.echoDelay == .milliseconds(250))
+    }
+
+    @Test func `a listener that others reach needs keys, or the word that it needs none`() throws {
+        let open = required + ["--signaling", "0.0.0.0:8080"]
+        #expect(
+            complaint(open).hasPrefix(
+                "--signaling: 0.0.0.0:8080 can be reached from other machines, so the API needs keys: give --api-keys"))
+        #expect(complaint(required + ["--signaling", "[::]:8080"]).hasPrefix("--signaling: [::]:8080 can be reached"))
+        #expect(complaint(open + ["--allow-anonymous=no"]).hasPrefix("--signaling: 0.0.0.0:8080"))
+        #expect(try transceiver(open + ["--api-keys", "f"]).access.keyFile == "f")
+        #expect(try transceiver(open + ["--allow-anonymous", "--workers=2"]).access.allowsAnonymous)
+        #expect(try transceiver(required + ["--signaling", "[::1]:8080"]).access == AccessOptions(keyFile: nil, allowsAnonymous: false))
+        #expect(complaint(UpOptions.self, ["--signaling", "10.0.0.1:1"]).hasPrefix("--signaling: 10.0.0.1:1 can be reached"))
+        #expect(try read(UpOptions.self, ["--signaling", "10.0.0.1:1"], environment: ["SWIFTLET_API_KEYS": "k"]).access.keyFile == "k")
+    }
+
+    @Test func `a switch is given alone, with yes or no, or as true or false in a file`() throws {
+        #expect(try transceiver(required, environment: ["SWIFTLET_ALLOW_ANONYMOUS": "yes"]).access.allowsAnonymous)
+        let file = ["c": #"{"allow-anonymous": true}"#]
+        #expect(try transceiver(required + ["--config", "c"], files: file).access.allowsAnonymous)
+        #expect(try !transceiver(required + ["--config", "c", "--allow-anonymous=no"], files: file).access.allowsAnonymous)
+        #expect(complaint(required + ["--allow-anonymous=maybe"]) == "--allow-anonymous: 'maybe' is not allowed; it must be yes or no")
+        #expect(complaint(required + ["--config", "c"], files: ["c": #"{"allow-anonymous": []}"#]).hasSuffix("must be true or false"))
+        #expect(try help(TransceiverOptions.self).contains("\n  --allow-anonymous  "))
     }
 
     @Test func `the id is an address or a number, and has a default only beside an IPv4 trunk`() throws {

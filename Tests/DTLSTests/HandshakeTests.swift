@@ -98,4 +98,39 @@ import Testing
         #expect(client != nil)
         #expect(server == mirrored(client))
     }
+
+    @Test func `a client whose peer is done before it asks for the lost last message at once, and not more than four times`() {
+        var call = Call()
+        call.run(until: { $0.server.isEstablished })
+        call.flying = []
+        let lostAt = call.now
+        call.now = lostAt + .milliseconds(150)
+        call.client.hurry(at: call.now)
+        call.run(for: .milliseconds(100))
+        let keys = call.clientKeys
+        #expect(keys != nil && call.serverKeys == mirrored(keys))
+
+        var lonely = Call()
+        lonely.run(until: { $0.server.isEstablished })
+        lonely.flying = []
+        var flights: [Int] = []
+        for step in 1...200 {
+            lonely.client.hurry(at: lonely.now + .milliseconds(Int64(step) * 10))
+            if !lonely.client.flight().isEmpty { flights.append(step) }
+        }
+        #expect(flights.count == 4)
+        #expect(zip(flights, flights.dropFirst()).allSatisfy { $1 - $0 >= 10 })
+    }
+
+    @Test func `hurrying does nothing before the start and after the end`() {
+        var client = DTLSAssociation(role: .client, fingerprints: [])
+        client.hurry(at: .zero + .seconds(1))
+        let before = client.flight().count
+        var call = Call()
+        call.run()
+        call.client.hurry(at: call.now + .seconds(1))
+        call.server.hurry(at: call.now + .seconds(1))
+        let after = call.client.flight().count + call.server.flight().count
+        #expect(before == 0 && after == 0)
+    }
 }

@@ -76,6 +76,9 @@ class AiortcCall:
 
     # The call
 
+    def make_track(self):
+        return ToneTrack(self.frequency_sent)
+
     def connect(self, timeout=20.0):
         offer = self.loop.run(self._make_offer())
         self.response = self._post(offer)
@@ -116,6 +119,23 @@ class AiortcCall:
         """Keeps every datagram to itself, as a machine that sleeps would: audio, reports and checks."""
         self.loop.call(self._fall_silent, silent)
 
+    def note_arrivals(self):
+        """A list that gets the time of every packet of audio from now on, as it comes from the network."""
+        receiver = self.peer.getReceivers()[0]
+        handle, arrivals = receiver._handle_rtp_packet, []
+
+        def note(packet, arrival_time_ms):
+            arrivals.append(time.monotonic())
+            return handle(packet, arrival_time_ms)
+
+        receiver._handle_rtp_packet = note
+        return arrivals
+
+    @staticmethod
+    def longest_gap(arrivals):
+        """Seconds between two packets, at most."""
+        return max((after - before for before, after in zip(arrivals, arrivals[1:])), default=0)
+
     def local_address(self):
         """(host, port) from which the nominated pair sends."""
         candidate = self._nominated().local_candidate
@@ -125,7 +145,7 @@ class AiortcCall:
 
     async def _make_offer(self):
         self.peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        self.track = ToneTrack(self.frequency_sent)
+        self.track = self.make_track()
         self.peer.addTrack(self.track)
         if self.data_channel:
             self.channel = self.peer.createDataChannel("oai-events")
@@ -147,10 +167,13 @@ class AiortcCall:
                 channels = len(frame.layout.channels)
                 if not frame.format.is_planar and channels > 1:
                     samples = samples.reshape(-1, channels).mean(axis=1)
-                self.received.append(samples.mean(axis=0) if samples.ndim == 2 else samples)
+                self.take(samples.mean(axis=0) if samples.ndim == 2 else samples)
                 self.frame_count += 1
         except MediaStreamError:
             self.track_has_ended = True
+
+    def take(self, samples):
+        self.received.append(samples)
 
     def _nominated(self):
         return self.peer.getSenders()[0].transport.transport._connection._nominated[1]

@@ -14,27 +14,33 @@ from websockets.sync.client import connect as connect_websocket
 
 from harness import wait_until
 from page import BrowserError, Tab
-from tones import write_wave
+from tones import write_samples, write_wave
 
 EXECUTABLE = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class Chromium:
-    """A browser with a profile of its own. Its microphone is a file with the tone, which repeats."""
+    """A browser with a profile of its own. Its microphone is a file with the tone, which repeats; or `speech`, which does not:
+    16-bit samples at 48 kHz, heard from when a page opens the microphone."""
 
-    def __init__(self, *flags, microphone=True, loopback=True):
+    def __init__(self, *flags, microphone=True, loopback=True, speech=None):
         self.flags = [*flags, "--allow-loopback-in-peer-connection"] if loopback else flags
         self.microphone = microphone
+        self.speech = speech
 
     def __enter__(self):
         if not EXECUTABLE:
             raise AssertionError("Chromium is not installed: apt-get install chromium")
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="swiftlet-chromium-"))
-        tone = self.directory / "tone.wav"
-        write_wave(tone)
+        sound = self.directory / "microphone.wav"
+        if self.speech is None:
+            write_wave(sound)
+        else:
+            write_samples(sound, self.speech)
         media = ["--use-fake-ui-for-media-stream"]
         if self.microphone:
-            media += ["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={tone}"]
+            once = "" if self.speech is None else "%noloop"
+            media += ["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={sound}{once}"]
         self.log = open(self.directory / "log", "wb")
         self.process = subprocess.Popen(
             [
@@ -130,12 +136,16 @@ class ChromiumTab(Tab):
             raise BrowserError(f"{expression}: {details.get('exception', {}).get('description', details['text'])}")
         return result["result"].get("value")
 
-    def screenshot(self, path, width=900, height=1000, dark=False):
+    def view(self, width, height, dark=False):
+        """The window's size in CSS pixels, and the colours that its person likes."""
         self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.command(
             "Emulation.setEmulatedMedia",
             features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
         )
+
+    def screenshot(self, path, width=900, height=1000, dark=False):
+        self.view(width, height, dark)
         picture = self.command("Page.captureScreenshot", format="png")
         pathlib.Path(path).write_bytes(base64.b64decode(picture["data"]))
 

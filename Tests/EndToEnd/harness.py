@@ -152,10 +152,10 @@ class Server:
 class Swiftlet(Server):
     """`swiftlet up` as a child. Use it in a `with`: leaving it is the Ctrl-C, and asserts that all of it ended well."""
 
-    def __init__(self, *arguments, signaling="127.0.0.1:0", listen="127.0.0.1:0", workers=2):
+    def __init__(self, *arguments, signaling="127.0.0.1:0", listen="127.0.0.1:0", workers=2, backend="embedded:echo"):
         self.command = [
             str(EXECUTABLE), "up", "--signaling", signaling, "--listen", listen, "--workers", str(workers),
-            "--metrics", "127.0.0.1:0", *arguments,
+            "--metrics", "127.0.0.1:0", "--backend", backend, *arguments,
         ]
         self.output = []
         self.relay = None     # (host, port), if the output names it
@@ -176,7 +176,7 @@ class Swiftlet(Server):
         except BaseException:
             self._kill()
             raise
-        self.pids = self.processes()
+        self.pids = self.serving()
         return self
 
     def __exit__(self, kind, error, trace):
@@ -211,6 +211,10 @@ class Swiftlet(Server):
     def processes(self):
         """Process id → program of everything that was started, the supervisor included."""
         return self._session_processes()
+
+    def serving(self):
+        """The same without the relay's spare worker, which comes and goes."""
+        return {pid: name for pid, name in self.processes().items() if name not in ("relay-spare", "exe")}
 
     def sockets(self):
         """(protocol, host, port) of every UDP socket and listening TCP socket of these processes."""

@@ -28,6 +28,7 @@ class StandIn(Server):
         self.host = host
         self.calls = {}
         self.requests = []      # (method, path) of each
+        self.key = None         # that calls must bring
         self.refusal = None     # (status, message) for every offer
 
     def __enter__(self):
@@ -68,6 +69,8 @@ class StandIn(Server):
             case "POST", ["v1", "realtime", "calls"] | ["whip"]:
                 if self.refusal:
                     return self._refusal(*self.refusal)
+                if self.key and headers.get("authorization") != f"Bearer {self.key}":
+                    return self._refusal(401, "Incorrect API key provided.")
                 if headers.get("content-type") != "application/sdp":
                     return self._refusal(415, "Send the offer as application/sdp.")
                 name = f"rtc_{secrets.token_hex(8)}"

@@ -12,7 +12,7 @@ import urllib.parse
 
 from aiortc_client import AiortcCall
 from chromium import Chromium
-from harness import ARTIFACTS, Swiftlet, request, wait_until
+from harness import ARTIFACTS, REPOSITORY, Swiftlet, request, wait_until
 
 LISTENERS_MAX = 16
 
@@ -72,7 +72,7 @@ class Dashboard(unittest.TestCase):
             tab = browser.open(self.relay + "/")
             self.look(tab, "relay")
             self.assertGreater(tab.evaluate("dashboard.quantile(dashboard.samples.at(-1).latency, 0.5)"), 0)
-            self.assertIn("transceiver table reloaded", tab.evaluate("document.getElementById('marks').textContent"))
+            self.assertIn("settings read again", tab.evaluate("document.getElementById('marks').textContent"))
             self.assertGreaterEqual(tab.evaluate("dashboard.last.fill.confirmed"), len(self.calls))
 
     def test_the_transceivers_dashboard_is_alive(self):
@@ -147,6 +147,15 @@ class Dashboard(unittest.TestCase):
             text = request(url, "GET", "/metrics").text
             check = subprocess.run(["promtool", "check", "metrics"], input=text, text=True, capture_output=True)
             self.assertEqual((check.returncode, check.stdout, check.stderr), (0, "", ""), url)
+
+    def test_grafanas_dashboard_asks_for_what_is_there(self):
+        board = json.loads((REPOSITORY / "Tuning" / "grafana.json").read_text())
+        asked = {name for panel in board["panels"] for target in panel["targets"] for name in re.findall(r"swiftlet_\w+", target["expr"])}
+        families = set(self.server.metrics().types)
+        # What the processor counts is there only where it can be read.
+        missing = {name for name in asked if re.sub("_(bucket|sum|count)$", "", name) not in families and "_thread_" not in name}
+        self.assertEqual(missing, set())
+        self.assertGreater(len(asked), 20)
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ class Garbage(unittest.TestCase):
             self.throw_datagrams(generator, username, datagram_targets)
             self.throw_requests(generator, stream_targets)
 
-            self.assertEqual(server.processes(), server.pids, "the same processes as before")
+            self.assertEqual(server.serving(), server.pids, "the same processes as before")
             self.assertEqual(server.request("GET", "/readyz").status, 200)
             wait_until(lambda: call.frame_count > frames + 100, "audio of the call going on")
             call.received.clear()

@@ -1,5 +1,6 @@
 """The page by itself, in both browsers, against the stand-in: what it shows, and what it says when something is wrong."""
 
+import json
 import unittest
 
 from chromium import Chromium
@@ -13,6 +14,20 @@ STEPS = ["microphone", "offer", "answer", "ice", "dtls", "audio"]
 
 def text_of(tab, element):
     return tab.evaluate(f"document.getElementById('{element}').textContent")
+
+
+def conversation(tab, *steps):
+    """The moments and the items of a conversation in which the steps happened: calls of the model's methods, one millisecond apart."""
+    calls = "".join(f"now += 1; c.{step};" for step in steps)
+    script = (
+        "import('/conversation.js').then(({Conversation, cutText}) => { const c = new Conversation(); let now = 0;"
+        f" {calls} return {{kinds: c.marks.map(({{kind}}) => kind), items: c.items.map((i) => cutText(i)), state: c.state}}; }})"
+    )
+    return tab.evaluate(script)
+
+
+def event(kind, **fields):
+    return f"receive({json.dumps({'type': kind, **fields})}, now)"
 
 
 class PageInBothBrowsers:
@@ -40,6 +55,7 @@ class PageInBothBrowsers:
         self.assertLessEqual(timeline["answer"], timeline["audio"])
         for step in STEPS:
             self.assertRegex(tab.evaluate(f"document.querySelector('#step-{step} .time').textContent"), r"^\d+ ms$")
+        tab.wait_for("document.getElementById('turn-state').textContent === 'Speak: you will hear yourself.'")
         meter = "Number(document.getElementById('meter-echo').getAttribute('aria-valuenow'))"
         tab.wait_for(f"{meter} > -40 && {meter} < 0")
         tab.hangup()
@@ -77,11 +93,40 @@ class PageInBothBrowsers:
         self.assertIn("429", text_of(self.tab, "error"))
         self.assertEqual(text_of(self.tab, "call-label"), "Start")
 
+    def test_a_server_that_wants_a_key_gets_one(self):
+        self.server.key = "sk-please"
+        self.tab.start()
+        self.tab.wait_for("!document.getElementById('access').hidden")
+        self.assertIn("Incorrect API key", text_of(self.tab, "error"))
+        self.tab.evaluate("void (document.getElementById('api-key').value = 'sk-please')")
+        self.tab.connect()
+        self.tab.hangup()
+        self.server.wait_for_no_calls()
+
     def test_a_server_that_is_gone_is_named(self):
         self.server.close_door()
         self.tab.start()
         self.tab.wait_for("!document.getElementById('error').hidden")
         self.assertIn("could not be reached", text_of(self.tab, "error"))
+
+    def test_a_turn_whose_end_nobody_will_tell_is_forgotten(self):
+        begun = event("input_audio_buffer.speech_started", item_id="a")
+        no_detection = event("session.updated", session={"audio": {"input": {"turn_detection": None}}})
+        for end in (no_detection, event("input_audio_buffer.cleared")):
+            after = conversation(self.tab, begun, end)
+            self.assertEqual((after["kinds"], after["items"], after["state"]), ([], [], "ready"))
+        # A turn by hand is not meant: it is the page that tells its end.
+        after = conversation(self.tab, "pressed(now)", event("input_audio_buffer.cleared"))
+        self.assertEqual((after["kinds"], after["state"]), (["speech-start"], "listening"))
+
+    def test_what_an_interruption_cut_off_is_told_between_words(self):
+        part = {"type": "output_audio", "transcript": "One two three four five six."}
+        said = event("conversation.item.added", item={"id": "b", "role": "assistant", "content": [part]})
+        for milliseconds, heard in ((0, ""), (700, "One two "), (60_000, "One two three four five six.")):
+            cut = event("conversation.item.truncated", item_id="b", audio_end_ms=milliseconds)
+            item = conversation(self.tab, said, cut)["items"][0]
+            self.assertEqual(item["heard"], heard)
+            self.assertEqual(item["heard"] + item["lost"], part["transcript"])
 
     def test_the_space_bar_starts_a_call(self):
         self.tab.evaluate("void document.body.dispatchEvent(new KeyboardEvent('keydown', {code: 'Space', bubbles: true}))")
@@ -100,6 +145,14 @@ class PageInBothBrowsers:
 
 class ChromiumPage(PageInBothBrowsers, unittest.TestCase):
     Browser = Chromium
+
+
+    def test_it_fits_every_window(self):
+        for width in (320, 360, 700, 900, 1250, 1600):
+            with self.subTest(width):
+                self.tab.view(width, 900)
+                inside, outside = self.tab.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+                self.assertLessEqual(inside, outside)
 
 
 class FirefoxPage(PageInBothBrowsers, unittest.TestCase):

@@ -64,7 +64,7 @@ class Refusals(Signaling):
         self.assertRefused(self.server.request("POST", CALLS, b"a" * 65_536, SDP), 400, 422)
 
     def test_a_header_that_is_too_long(self):
-        response = self.server.request("GET", "/healthz", headers={f"X-{i}": "a" * 1000 for i in range(20)})
+        response = self.server.request("GET", "/healthz", headers={f"X-{i}": "a" * 1000 for i in range(99)})
         self.assertEqual(response.status, 431, response)
 
     def test_unknown_call(self):
@@ -80,7 +80,7 @@ class Refusals(Signaling):
                 self.assertTrue(response.headers.get("Allow"), "405 must say what is allowed (RFC 9110, 15.5.6)")
 
     def test_unknown_path(self):
-        for path in ("/nothing", "/v1/realtime", "/../etc/passwd", "/%2e%2e/etc/passwd", "/app.js/x"):
+        for path in ("/nothing", "/v1/realtime/nothing", "/../etc/passwd", "/%2e%2e/etc/passwd", "/app.js/x"):
             with self.subTest(path):
                 self.assertRefused(self.server.request("GET", path), 400, 404)
 

@@ -20,12 +20,15 @@ def sine(sample_count, start=0, frequency=TONE_HZ, amplitude=0.4, rate=SAMPLE_RA
 
 def write_wave(path, seconds=2, frequency=TONE_HZ):
     """A mono 16-bit file. Whole seconds of a whole number of hertz loop without a click."""
+    write_samples(path, sine(seconds * SAMPLE_RATE, frequency=frequency) * 32767)
+
+
+def write_samples(path, samples):
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE)
-        samples = sine(seconds * SAMPLE_RATE, frequency=frequency)
-        file.writeframes((samples * 32767).astype("<i2").tobytes())
+        file.writeframes(np.asarray(samples).astype("<i2").tobytes())
 
 
 def dominant_frequency(samples, rate=SAMPLE_RATE):

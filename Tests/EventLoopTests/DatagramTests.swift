@@ -249,6 +249,25 @@ import Testing
     }
 }
 
+@Suite struct LendingTests {
+    @Test(arguments: engines)
+    func `bytes are sent from where they lie, alone and as a train`(engine: EngineKind) throws {
+        var sender = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        var receiver = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        let bytes = (0..<100).map { UInt8($0) }
+        var taken = sender.lend(bytes, 0..<10, segmentSize: 0, to: receiver.address)
+        taken = taken && sender.lend(bytes, 10..<45, segmentSize: 10, to: receiver.address)
+        #expect(taken)
+        let empty = sender.lend(bytes, 5..<5, segmentSize: 0, to: receiver.address)
+        #expect(!empty)
+        sender.flush()
+        withExtendedLifetime(bytes) {}
+        let received = receiver.collect(5).map(\.bytes)
+        #expect(received == [Array(0..<10), Array(10..<20), Array(20..<30), Array(30..<40), Array(40..<45)])
+        #expect(sender.statistics.sent == 5)
+    }
+}
+
 @Suite struct SendFailureTests {
     /// A connected socket hears the ICMP error of a datagram when it sends the next. That one is sent again, and the rest of the
     /// batch, to somebody else, arrives.

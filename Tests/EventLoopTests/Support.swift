@@ -60,6 +60,11 @@ struct Endpoint: ~Copyable {
         #expect(appended)
     }
 
+    /// Puts a part of `bytes` into the batch where it lies: `bytes` must live until `flush`.
+    mutating func lend(_ bytes: [UInt8], _ range: Range<Int>, segmentSize: Int, to destination: SocketAddress) -> Bool {
+        unsafe outgoing.append(lending: bytes.span.bytes.extracting(range), segmentSize: segmentSize, to: destination)
+    }
+
     var statistics: SendStatistics { outgoing.statistics }
 
     mutating func flush() { engine.send(&outgoing, on: socket) }

@@ -1,20 +1,29 @@
 // libFuzzer's entry: hands its input to the property of one parser, named by SWIFTLET_FUZZ_TARGET. A broken property traps.
 
+import Audio
+import Backend
 import Glibc
 import HTTP
+import Membership
 import Primitives
 import RTP
 import Realtime
 import RoutingHint
+import SCTP
 import SDP
 import STUN
+import Steering
 import Trunk
 
 private let targets: [String: @Sendable (RawSpan) -> Void] = [
     "stun": { fuzzSTUN($0) }, "hint": { fuzzHint($0) }, "keyfile": { fuzzKeyFile($0) }, "trunk": { fuzzTrunk($0) }, "rtp": { fuzzRTP($0) },
-    "rtcp": { fuzzRTCP($0) }, "sdp": { fuzzSDP($0) }, "http": { fuzzHTTP($0) }, "multipart": { fuzzMultipart($0) },
+    "rtcp": { fuzzRTCP($0) }, "sdp": { fuzzSDP($0) }, "http": { fuzzHTTP($0) }, "http-client": { fuzzHTTPClient($0) },
+    "opus": { fuzzOpusPacket($0) }, "jitter": { fuzzJitterBuffer($0) }, "red": { fuzzRED($0) },
+    "multipart": { fuzzMultipart($0) },
+    "websocket": { fuzzWebSocket($0) }, "websocket-upgrade": { fuzzWebSocketUpgrade($0) },
     "json": { fuzzJSON($0) },
-    "event": { fuzzClientEvent($0) },
+    "event": { fuzzClientEvent($0) }, "sctp": { fuzzSCTP($0) }, "grpc": { fuzzGRPCMessage($0) }, "http2": { fuzzGRPCBackend($0) },
+    "ingresses": { fuzzIngressTable($0) }, "geo-headers": { fuzzGeoHeaders($0) }, "members": { fuzzMembers($0) },
 ]
 
 private let property: @Sendable (RawSpan) -> Void = {

@@ -7,10 +7,12 @@ SWIFTLET_FUZZ=1 swift build -c release --scratch-path .build/fuzz --product swif
     -Xswiftc -sanitize=fuzzer -Xswiftc -parse-as-library
 program=.build/fuzz/release/swiftlet-fuzz
 [ -n "${FUZZ_SECONDS:-}" ] || { echo "built $program"; exit 0; }
-for target in stun hint keyfile trunk rtp rtcp sdp http multipart json event; do
+for target in stun hint keyfile trunk rtp rtcp sdp http http-client websocket websocket-upgrade multipart json event opus jitter red sctp grpc http2 \
+    ingresses geo-headers members; do
     corpus=".build/fuzz/corpus/$target"
     mkdir -p "$corpus"
     folder="Tests/Corpus/$target"
+    [ "$target" = jitter ] && folder=Tests/Corpus/none
     [ "$target" = event ] && folder="Tests/Corpus/events"
     # Files in hex are text for people: libFuzzer gets their bytes.
     for file in "$folder"/*; do

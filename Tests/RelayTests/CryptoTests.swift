@@ -81,3 +81,36 @@ import Testing
         #expect(first[560...].contains { $0 != 0 })
     }
 }
+
+@Suite struct SealingMessages {
+    private static let key = bytes(hex: "feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308") ?? []
+    private static let nonce = bytes(hex: "cafebabefacedbaddecaf888") ?? []
+
+    private func seal(_ message: [UInt8], _ context: [UInt8] = []) -> [UInt8] {
+        AES256GCM.seal(
+            message.bytes, key: Digest32 { Self.key[$0] }, nonce: AES256GCM.Nonce { Self.nonce[$0] }, context: context.bytes)
+    }
+
+    private func open(_ sealed: [UInt8], _ context: [UInt8] = []) -> [UInt8]? {
+        AES256GCM.open(
+            sealed.bytes, key: Digest32 { Self.key[$0] }, nonce: AES256GCM.Nonce { Self.nonce[$0] }, context: context.bytes)
+    }
+
+    /// Test case 16 of the GCM specification (McGrew and Viega).
+    @Test func `AES-256-GCM gives the specification's ciphertext`() {
+        let context = bytes(hex: "feedfacedeadbeeffeedfacedeadbeefabaddad2") ?? []
+        let plaintext =
+            "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a721c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39"
+        let ciphertext =
+            "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662"
+        let sealed = seal(bytes(hex: plaintext) ?? [], context)
+        #expect(hex(sealed) == ciphertext + "76fc6ece0f4e1768cddf8853bb2d551b")
+        #expect(open(sealed, context).map { hex($0) } == plaintext)
+        #expect(open(sealed) == nil && open(Array(sealed.dropLast()), context) == nil)
+    }
+
+    @Test func `an empty message opens, and less than a tag does not`() {
+        #expect(open(seal([])) == [])
+        for length in 0..<16 { #expect(open([UInt8](repeating: 0, count: length)) == nil) }
+    }
+}

@@ -68,10 +68,10 @@ struct HintVector: Sendable {
     @Test func `age and clock skew decide at the second`() {
         let text = mint(hint)
         func at(_ offset: Int64) -> WallClock { WallClock(secondsSince1970: UInt64(1_800_000_000 + offset)) }
-        #expect(open(text, at: at(86_400 + 300)) == .success(hint))
-        #expect(open(text, at: at(86_400 + 301)) == .failure(.expired))
-        #expect(open(text, at: at(-300)) == .success(hint))
-        #expect(open(text, at: at(-301)) == .failure(.mintedInFuture))
+        #expect(open(text, at: at(86_400 + 90_000)) == .success(hint))
+        #expect(open(text, at: at(86_400 + 90_001)) == .failure(.expired))
+        #expect(open(text, at: at(-90_000)) == .success(hint))
+        #expect(open(text, at: at(-90_001)) == .failure(.mintedInFuture))
     }
 
     @Test func `the seconds may wrap between minting and opening`() {
@@ -140,6 +140,46 @@ struct HintVector: Sendable {
         #expect(try KeyRing(parsingJSON: ring.json) == ring)
     }
 
+    /// Hints of the old key open until it retires, also at a relay that has not read the last file yet; new hints open everywhere.
+    @Test func `a key is added, promoted, and the old one retires by itself`() throws {
+        var random = SeededGenerator(seed: 4)
+        let before = wellKnownKeyRing()
+        var added = before
+        let hasRoom = added.add(random: &random)
+        #expect(hasRoom)
+        var promoted = added
+        let hasAnother = promoted.promote(at: 1_800_000_000, retiringTheOldAt: 1_800_001_000)
+        #expect(hasAnother)
+        #expect(try KeyRing(parsingJSON: promoted.json) == promoted)
+
+        func mint(_ ring: KeyRing, at time: UInt32) -> [UInt8] {
+            var codec = HintCodec(ring)
+            let text = codec.mint(RoutingHint(cluster: 1, transceiver: 2, worker: 3, mintedAt: time, session: 4)).description
+            return Array(text.utf8)
+        }
+        func opens(_ hint: [UInt8], _ ring: KeyRing, at time: UInt64) -> Bool {
+            var codec = HintCodec(ring)
+            if case .success = codec.open(hint.bytes, at: WallClock(secondsSince1970: time)) { return true }
+            return false
+        }
+        let old = mint(added, at: 1_800_000_000)
+        let new = mint(promoted, at: 1_800_000_000)
+        #expect(opens(old, before, at: 1_800_000_000))
+        #expect(opens(new, added, at: 1_800_000_000) && !opens(new, before, at: 1_800_000_000))
+        #expect(opens(old, promoted, at: 1_800_000_999) && !opens(old, promoted, at: 1_800_001_000))
+        #expect(opens(new, promoted, at: 1_800_001_000))
+
+        // What has retired does not come back, and the next rotation drops it.
+        let comesBack = promoted.promote(at: 1_800_001_000, retiringTheOldAt: 1_800_002_000)
+        #expect(!comesBack)
+        let isAdded = promoted.add(random: &random)
+        let isAnother = promoted.promote(at: 1_800_001_000, retiringTheOldAt: 1_800_002_000)
+        #expect(isAdded && isAnother && promoted.hintKeys.count == 2)
+        var alone = before
+        let isAlone = !alone.promote(at: 0, retiringTheOldAt: 0)
+        #expect(isAlone)
+    }
+
     @Test func `two generated rings differ`() {
         var random = SystemEntropy()
         #expect(KeyRing.generate(random: &random) != KeyRing.generate(random: &random))
@@ -151,24 +191,26 @@ struct HintVector: Sendable {
             return parts.count == 2 ? parts[0] + b + parts[1] : "not found: \(a)"
         }
         #expect(message("") == "line 1: the file ends too early")
-        #expect(message("[]") == "the key file: want an object")
+        #expect(message("[]") == "line 1: the key file: want an object")
         #expect(message(good + "{}").hasSuffix("something follows the closing brace"))
-        #expect(message(replacing("\"version\": 1", "\"version\": 2")) == "version: 2 is unknown, this program reads 1")
-        #expect(message(replacing("\"id\": 0", "\"id\": 32")) == "hintKeys[0].id: want a whole number, at most 31")
-        #expect(message(replacing("passwordKey", "passwordkey")) == "the key file: \"passwordkey\" is unknown")
-        #expect(message(replacing("\"version\": 1,", "")) == "the key file: \"version\" is missing")
+        #expect(message(replacing("\"version\": 1", "\"version\": 2")) == "line 2: version: 2 is unknown, this program reads 1")
+        #expect(message(replacing("\"id\": 0", "\"id\": 32")) == "line 4: hintKeys[0].id: want a whole number, at most 31")
+        #expect(message(replacing("passwordKey", "passwordkey")) == "line 6: the key file: \"passwordkey\" is unknown")
+        #expect(message(replacing("\"version\": 1,", "")) == "line 1: the key file: \"version\" is missing")
         #expect(message(replacing("\"version\": 1,", "\"version\": 1, \"version\": 1,")) == "line 2: \"version\" is given twice")
-        #expect(message(replacing("\"cipher\": \"", "\"cipher\": \"0")) == "hintKeys[0].cipher: 33 characters, want 32 hexadecimal digits")
+        #expect(
+            message(replacing("\"cipher\": \"", "\"cipher\": \"0"))
+                == "line 4: hintKeys[0].cipher: 33 characters, want 32 hexadecimal digits")
         #expect(message(replacing("\"trunkKey\": \"", "\"trunkKey\": \"\\u0030")).contains("neither escapes"))
         let keyless = "{\"version\": 1, \"hintKeys\": [], \"passwordKey\": \"\", \"trunkKey\": \"\"}"
-        #expect(message(keyless) == "hintKeys: 0 keys, want 1 to 32")
+        #expect(message(keyless) == "line 1: hintKeys: 0 keys, want 1 to 32")
         #expect(message(String(repeating: "[", count: 100)).contains("nested deeper"))
     }
 
     @Test func `the key never shows in a refusal`() {
         let secret = hex(wellKnownKeyRing().passwordKey)
         let cut = good.split(separator: secret, omittingEmptySubsequences: false).joined(separator: String(secret.dropLast()))
-        #expect(message(cut) == "passwordKey: 63 characters, want 64 hexadecimal digits")
+        #expect(message(cut) == "line 6: passwordKey: 63 characters, want 64 hexadecimal digits")
     }
 }
 

@@ -105,6 +105,7 @@ private struct RandomDay {
             entry.seen = bench.now
             model[source] = entry
             expect(request, source, session)
+        case .parked: Issue.record("a check waits for nobody")
         case .dropped(.unconfirmedFlowsOfHint): #expect(unconfirmed >= Self.cap)
         case .dropped(.flowTableFull): #expect(model[source] == nil && bench.flowCount == Self.capacity)
         case .dropped(let reason): Issue.record("an authentic check was dropped: \(reason)")
@@ -140,7 +141,7 @@ private struct RandomDay {
         case 1:
             reason = .expiredHint
             request = bench.check(
-                bench.mint(session: UInt32(session), mintedAt: 1_800_000_000 - 90_000))
+                bench.mint(session: UInt32(session), mintedAt: 1_800_000_000 - 180_000))
         case 2:
             reason = .unknownCluster
             request = bench.check(bench.mint(session: UInt32(session), cluster: 8))

@@ -20,12 +20,17 @@ final class Bench {
     let ring = wellKnownKeyRing()
     private var buffer = ByteSlab(count: 1, slotSize: 65_536)
 
-    init(capacity: Int = 1024, directory: TransceiverDirectory? = nil, unconfirmedPerHint: Int = 16) {
+    init(
+        capacity: Int = 1024, directory: TransceiverDirectory? = nil, unconfirmedPerHint: Int = 16, cluster: UInt16 = 7,
+        relayID: UInt16 = 9, relays: RelayDirectory = RelayDirectory(), parking: ParkingLimits? = nil
+    ) {
         let direct = try! TransceiverDirectory(parsingDirect: "10.0.0.0/8:4000")
         var configuration = RelayConfiguration(
-            cluster: 7, relayID: 9, worker: 2, transceivers: directory ?? direct, ownAddresses: [Self.publicAddress], flowCapacity: capacity
-        )
+            cluster: cluster, relayID: relayID, worker: 2, transceivers: directory ?? direct, ownAddresses: [Self.publicAddress],
+            flowCapacity: capacity)
+        configuration.relays = relays
         configuration.flowLimits.unconfirmedPerHint = unconfirmedPerHint
+        configuration.parking = parking
         relay = Relay(configuration, keys: ring, hashKey: SipKey(k0: 1, k1: 2), wall: Self.start, now: now)
         codec = HintCodec(ring)
     }
@@ -193,8 +198,8 @@ private let dtls: [UInt8] = [0x16, 0xFE, 0xFF, 0, 0]
             bytes[12] ^= 1
             return bytes
         },
-        Row("a hint of yesterday", .expiredHint) { $0.check($0.mint(mintedAt: 1_800_000_000 - 86_701)) },
-        Row("a hint of tomorrow", .hintFromTheFuture) { $0.check($0.mint(mintedAt: 1_800_000_000 + 301)) },
+        Row("a hint of the day before yesterday", .expiredHint) { $0.check($0.mint(mintedAt: 1_800_000_000 - 176_401)) },
+        Row("a hint of the day after tomorrow", .hintFromTheFuture) { $0.check($0.mint(mintedAt: 1_800_000_000 + 90_001)) },
         Row("another cluster", .unknownCluster) { $0.check($0.mint(cluster: 8)) },
         Row("a transceiver outside the allowed prefix", .unknownTransceiver) { $0.check($0.mint(transceiver: 0xC0A8_0001)) },
         Row("the loopback address", .unknownTransceiver) { $0.check($0.mint(transceiver: 0x7F00_0001)) },
@@ -255,9 +260,26 @@ private let dtls: [UInt8] = [0x16, 0xFE, 0xFF, 0, 0]
         #expect(bench.confirmedCount == 1)
     }
 
+    /// The machine's date is set while calls run. Transceivers mint with the new date; calls of before move with hints of the old one.
+    @Test(arguments: [3600, -86_400, 40 * 86_400] as [Int64]) func `hints of the old and of the new date are honoured`(shift: Int64) {
+        let bench = Bench()
+        bench.advance(.seconds(10))
+        let date = UInt64(Int64(Bench.start.secondsSince1970) + 10 + shift)
+        let other = SocketAddress("198.51.100.9:999")!
+        let fresh = bench.mint(session: 2, mintedAt: UInt32(date + 5))
+        bench.advance(.seconds(5))
+        if shift == 40 * 86_400 { #expect(bench.receive(bench.check(fresh), other) == .dropped(.hintFromTheFuture)) }
+        bench.relay.noteDate(WallClock(secondsSince1970: date + 5), at: bench.now)
+        #expect(bench.receive(bench.check(fresh), other) == .forwarded)
+        let old = bench.mint(session: 3, mintedAt: 1_800_000_000)
+        #expect(bench.receive(bench.check(old), SocketAddress("198.51.100.10:999")!) == .forwarded)
+        let ancient = bench.mint(session: 4, mintedAt: 1_700_000_000)
+        #expect(bench.receive(bench.check(ancient), SocketAddress("198.51.100.11:999")!) == .dropped(.expiredHint))
+    }
+
     @Test func `an established flow outlives its hint, and a clock that jumps`() {
         let bench = Bench()
-        let request = bench.check(bench.mint(mintedAt: 1_800_000_000 - 86_690))
+        let request = bench.check(bench.mint(mintedAt: 1_800_000_000 - 176_390))
         #expect(bench.receive(request, client) == .forwarded)
         _ = bench.downlink(.confirm, [Delivery(client: client, session: 1, payload: [])])
         bench.advance(.seconds(30))
@@ -325,8 +347,9 @@ private let dtls: [UInt8] = [0x16, 0xFE, 0xFF, 0, 0]
         let bench = Bench()
         let records = [Delivery(client: client, session: 1, payload: rtp)]
         #expect(bench.downlink(.transceiverData, relay: 8, records).isEmpty)
+        #expect(bench.dropped(.unknownIngress) == 1)
         #expect(bench.downlink(.clientData, records).isEmpty)
-        #expect(bench.dropped(.trunkNotForUs) == 2)
+        #expect(bench.dropped(.trunkLoop) == 1)
         let header = TrunkHeader(kind: .transceiverData, worker: 2, cluster: 7, transceiver: 1, ingressRelay: 9, ingressWorker: 2)
         #expect(bench.downlink(bytes: trunkFrame(header, records, key: wellKnownTrunkKey)).isEmpty)
         #expect(bench.dropped(.trunkTag) == 1)
@@ -440,7 +463,7 @@ private let dtls: [UInt8] = [0x16, 0xFE, 0xFF, 0, 0]
         #expect(message(table: "4294967296 10.0.0.1:1") == "line 1: \"4294967296\" is not an id from 0 to 4294967295")
         #expect(message(table: "1 host:1") == "line 1: \"host:1\" is not ADDRESS:PORT")
         #expect(message(table: "1 0.0.0.0:1") == "line 1: 0.0.0.0 is nobody's own address")
-        #expect(message(table: "1 10.0.0.1:1\n1 10.0.0.2:1") == "id 1 is given twice")
+        #expect(message(table: "1 10.0.0.1:1\n1 10.0.0.2:1") == "line 2: id 1 is given twice, first in line 1")
         // A relay that waits for its first transceiver.
         #expect(message(table: "# nothing") == "accepted")
     }

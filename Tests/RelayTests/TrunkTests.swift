@@ -70,7 +70,7 @@ struct TrunkVector: Sendable {
     }
 
     @Test func `vectors of a separate implementation are read and written`() throws {
-        #expect(TrunkVector.all.count == 8)
+        #expect(TrunkVector.all.count == 14)
         for vector in TrunkVector.all {
             let (header, records) = try deliveries(vector.frame)
             #expect(header == vector.header)

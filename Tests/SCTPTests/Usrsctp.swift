@@ -28,14 +28,16 @@ final class UsrPeer {
     private(set) var outgoingResets: [UInt16] = []
 
     private static let started: Bool = {
-        usrsctp_init_nothreads(0, sendPacket, nil)
+        precondition(VirtualTimeOfDay.isInPlace, "usrsctp would ask the kernel for the time")
+        VirtualTimeOfDay.during { usrsctp_init_nothreads(0, sendPacket, nil) }
         return true
     }()
 
     init(_ role: Role) {
         precondition(Self.started)
         pthread_mutex_init(&lock, nil)
-        let made = usrsctp_socket(AF_CONN, CInt(SOCK_STREAM.rawValue), 132, receiveMessage, nil, 0, handle)
+        let (own, type) = (handle, CInt(SOCK_STREAM.rawValue))
+        let made = VirtualTimeOfDay.during { usrsctp_socket(AF_CONN, type, 132, receiveMessage, nil, 0, own) }
         precondition(made != nil)
         usrsctp_register_address(handle)
         configure(made)
@@ -44,7 +46,8 @@ final class UsrPeer {
             $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
                 let bound = usrsctp_bind(made, $0, socklen_t(MemoryLayout<sockaddr_conn>.size))
                 guard bound == 0, role == .connects else { return bound }
-                let connected = usrsctp_connect(made, $0, socklen_t(MemoryLayout<sockaddr_conn>.size))
+                let address = $0
+                let connected = VirtualTimeOfDay.during { usrsctp_connect(made, address, socklen_t(MemoryLayout<sockaddr_conn>.size)) }
                 return connected == 0 || errno == EINPROGRESS ? 0 : connected
             }
         }
@@ -62,7 +65,7 @@ final class UsrPeer {
         for each in [socket, listening] where each != nil {
             var linger = linger(l_onoff: 1, l_linger: 0)
             usrsctp_setsockopt(each, SOL_SOCKET, SO_LINGER, &linger, socklen_t(MemoryLayout<Glibc.linger>.size))
-            usrsctp_close(each)
+            VirtualTimeOfDay.during { usrsctp_close(each) }
         }
         (socket, listening) = (nil, nil)
     }
@@ -112,7 +115,7 @@ final class UsrPeer {
     }
 
     func receive(_ packet: [UInt8]) {
-        usrsctp_conninput(handle, packet, packet.count, 0)
+        VirtualTimeOfDay.during { usrsctp_conninput(handle, packet, packet.count, 0) }
         guard socket == nil, let listening, let accepted = usrsctp_accept(listening, nil, nil) else { return }
         usrsctp_set_ulpinfo(accepted, handle)
         configure(accepted)
@@ -135,8 +138,10 @@ final class UsrPeer {
             parameters.sendv_prinfo.pr_policy = UInt16(SCTP_PR_SCTP_RTX)
             parameters.sendv_prinfo.pr_value = retransmissions
         }
-        let sent = usrsctp_sendv(
-            socket, bytes, bytes.count, nil, 0, &parameters, socklen_t(MemoryLayout<sctp_sendv_spa>.size), UInt32(SCTP_SENDV_SPA), 0)
+        let sent = VirtualTimeOfDay.during {
+            usrsctp_sendv(
+                socket, bytes, bytes.count, nil, 0, &parameters, socklen_t(MemoryLayout<sctp_sendv_spa>.size), UInt32(SCTP_SENDV_SPA), 0)
+        }
         precondition(sent == bytes.count || errno == EWOULDBLOCK, "sendv: \(sent) \(errno)")
         return sent == bytes.count
     }
@@ -149,10 +154,12 @@ final class UsrPeer {
 
     func resetOutgoing(_ stream: UInt16) -> Bool {
         var request: [UInt16] = [0, 0, UInt16(SCTP_STREAM_RESET_OUTGOING), 1, stream]
-        return usrsctp_setsockopt(socket, 132, SCTP_RESET_STREAMS, &request, socklen_t(request.count * 2)) == 0
+        return VirtualTimeOfDay.during {
+            usrsctp_setsockopt(socket, 132, SCTP_RESET_STREAMS, &request, socklen_t(request.count * 2)) == 0
+        }
     }
 
-    func shutdown() { usrsctp_shutdown(socket, CInt(SHUT_WR)) }
+    func shutdown() { _ = VirtualTimeOfDay.during { usrsctp_shutdown(socket, CInt(SHUT_WR)) } }
 
     fileprivate func take(_ bytes: UnsafeRawBufferPointer, _ info: sctp_rcvinfo, _ flags: CInt) {
         if flags & CInt(MSG_NOTIFICATION) != 0 {
@@ -230,7 +237,8 @@ final class MixedNetwork {
             while let packet = ours.transmit(at: now) { post(packet, toUs: false) }
             while let packet = theirs.transmit() { post(packet, toUs: true) }
             now = now + .milliseconds(5)
-            usrsctp_handle_timers(5)
+            VirtualTimeOfDay.advance(.milliseconds(5))
+            VirtualTimeOfDay.during { usrsctp_handle_timers(5) }
             let due = underWay.filter { $0.at <= now }
             underWay.removeAll { $0.at <= now }
             for each in due {

@@ -15,22 +15,24 @@ struct Dialect: Sendable, CustomStringConvertible {
     var midExtension: UInt8?
     var levelExtension: UInt8?
     var event: UInt8?
+    var red: UInt8?
+    var sequenceExtension: UInt8?
     var group: String?
     var description: String { file }
 
     static let all = [
         Dialect(
             file: "chromium-156.sdp", ufrag: "vzMJ", opus: 111, mid: "0", dataMid: "1", midExtension: 4, levelExtension: 1, event: 110,
-            group: "0 1"),
+            red: 63, sequenceExtension: 3, group: "0 1"),
         Dialect(
             file: "chromium-156-warp.sdp", ufrag: "vzMJ", opus: 111, mid: "0", dataMid: "1", midExtension: 4, levelExtension: 1,
-            event: 110, group: "0 1"),
+            event: 110, red: 63, sequenceExtension: 3, group: "0 1"),
         Dialect(
             file: "libwebrtc-m152.sdp", ufrag: "S3hx", opus: 111, mid: "0", dataMid: "1", midExtension: 4, levelExtension: 1, event: 110,
-            group: "0 1"),
+            red: 63, sequenceExtension: 3, group: "0 1"),
         Dialect(
             file: "firefox-153.sdp", ufrag: "96b3f1a0", opus: 109, mid: "0", dataMid: "1", maxMessageSize: 1_073_741_823,
-            midExtension: 3, levelExtension: 1, group: "0 1"),
+            midExtension: 3, levelExtension: 1, sequenceExtension: 7, group: "0 1"),
         Dialect(
             file: "aiortc-1.16.sdp", ufrag: "tNck", opus: 96, mid: "0", dataMid: "1", fingerprints: 3, midExtension: 1, levelExtension: 2,
             group: "0 1"),
@@ -40,7 +42,7 @@ struct Dialect: Sendable, CustomStringConvertible {
         Dialect(file: "libdatachannel-0.22.sdp", ufrag: "yfWb", dataMid: "0", group: "0"),
         Dialect(
             file: "written-pion.sdp", ufrag: "pionUfragOfSixteen", opus: 111, mid: "0", dataMid: "1", maxMessageSize: 1_073_741_823,
-            group: "0 1"),
+            sequenceExtension: 1, group: "0 1"),
         // Its data channel is in the old syntax: audio alone.
         Dialect(file: "written-legacy-sctp.sdp", ufrag: "aUdi", opus: 96, mid: "0", group: "0"),
     ]
@@ -58,6 +60,8 @@ struct Dialect: Sendable, CustomStringConvertible {
         #expect(result.audio?.midExtension == dialect.midExtension)
         #expect(result.audio?.audioLevelExtension == dialect.levelExtension)
         #expect(result.audio?.telephoneEventPayloadType == dialect.event)
+        #expect(result.audio?.redPayloadType == dialect.red)
+        #expect(result.audio?.transportSequenceExtension == dialect.sequenceExtension)
         if let audio = result.audio { #expect(audio.maySend && audio.mayReceive) }
         #expect(result.dataChannel?.mid == dialect.dataMid)
         if let channel = result.dataChannel {
@@ -86,7 +90,7 @@ struct Dialect: Sendable, CustomStringConvertible {
             a=group:BUNDLE 0 1
             a=ice-lite
             a=msid-semantic: WMS *
-            m=audio 9 UDP/TLS/RTP/SAVPF 111 110
+            m=audio 9 UDP/TLS/RTP/SAVPF 111 63 110
             c=IN IP4 0.0.0.0
             a=mid:0
             a=ice-ufrag:\(ourUfrag)
@@ -97,10 +101,14 @@ struct Dialect: Sendable, CustomStringConvertible {
             a=sendrecv
             a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid
             a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level
+            a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01
             a=rtcp-mux
             a=rtcp-rsize
             a=rtpmap:111 opus/48000/2
             a=fmtp:111 minptime=10;useinbandfec=1
+            a=rtcp-fb:111 transport-cc
+            a=rtpmap:63 red/48000/2
+            a=fmtp:63 111/111
             a=rtpmap:110 telephone-event/48000
             a=fmtp:110 0-15
             a=msid:swiftlet audio

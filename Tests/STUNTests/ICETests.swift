@@ -29,7 +29,12 @@ final class ICESession {
     func isValidated(_ path: NetworkPath) -> Bool { agent.isValidated(path) }
 
     func receive(_ bytes: [UInt8], on path: NetworkPath) -> ICEDropReason? { agent.receive(bytes.bytes, on: path, at: now) }
-    func media(on path: NetworkPath) { agent.noteAuthenticated(on: path, at: now) }
+    func media(on path: NetworkPath, isNewest: Bool = true, bytes: Int = 100) {
+        agent.noteReceived(bytes, on: path)
+        agent.noteAuthenticated(on: path, isNewest: isNewest, at: now)
+    }
+    func prove(_ path: NetworkPath) { agent.noteProved(path, at: now) }
+    func admit(_ count: Int) -> NetworkPath? { agent.admit(count, to: agent.selectedPath ?? way(0)) }
     func restart() { agent.restart(local: Self.newLocal, remote: Self.newRemote, at: now) }
     func restart(remote: ICECredentials) { agent.restart(local: Self.newLocal, remote: remote, at: now) }
 

@@ -15,11 +15,12 @@ enum Sample {
     static let relays = ["198.51.100.1:3478", "[2001:db8::1]:3478"].map { SocketAddress($0)! }
     static let fingerprint = DTLSFingerprint(algorithm: .sha256, bytes: (0..<32).map { UInt8($0) })
 
-    static func desk(workers: Int = 1, callsMax: Int = 8, seed: UInt64 = 1) -> SignalingDesk {
+    static func desk(workers: Int = 1, callsMax: Int = 8, keys: APIKeys? = nil, seed: UInt64 = 1) -> SignalingDesk {
         SignalingDesk(
             settings: SignalingDesk.Settings(
                 cluster: cluster, transceiver: transceiver, workers: workers, advertise: relays, fingerprint: fingerprint,
-                callsMax: callsMax), codec: HintCodec(wellKnownKeyRing()), random: SeededGenerator(seed: seed))
+                callsMax: callsMax), codec: HintCodec(wellKnownKeyRing()),
+            access: AccessControl(keys: keys, secrets: ClientSecrets(wellKnownKeyRing())), random: SeededGenerator(seed: seed))
     }
 
     /// A file of the corpus.

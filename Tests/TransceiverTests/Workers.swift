@@ -26,6 +26,8 @@ struct SentFrame: Hashable {
 }
 
 struct WorkerBench: ~Copyable {
+    /// What was told of ways to clients, since the beginning.
+    var paths: [PathReport] = []
     var worker: TransceiverWorker
     var now = WorkerBench.beginning
     private var buffer = ByteSlab(count: 1, slotSize: 65_536)
@@ -91,6 +93,8 @@ struct WorkerBench: ~Copyable {
         while let event = worker.nextEvent() {
             switch event {
             case .connected(let session): events.append("\(session) connected")
+            case .serverEvent(let session, _): events.append("\(session) event")
+            case .path(let report): paths.append(report)
             case .ended(let session, let reason): events.append("\(session) \(reason)")
             }
         }

@@ -14,6 +14,7 @@
 #include <sched.h>
 #include <stdint.h>
 #include <string.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -154,6 +155,17 @@ static inline int clinux_allowed_processor(int index) {
 
 static inline int clinux_open_read_only(const char *path) {
     return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+static inline int clinux_open_privately(const char *path) {
+    return open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+}
+
+enum { clinux_add_seals = F_ADD_SEALS, clinux_seal_shrink = F_SEAL_SHRINK };
+
+// The calling process gets `signal` when the thread that started it ends.
+static inline int clinux_set_death_signal(int signal) {
+    return prctl(PR_SET_PDEATHSIG, (unsigned long)signal, 0, 0, 0);
 }
 
 static inline int clinux_set_close_on_exec(int descriptor, int enabled) {

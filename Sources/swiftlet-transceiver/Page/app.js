@@ -1,323 +1,27 @@
-// The page that speaks to a Swiftlet. One call at a time goes from the microphone to the server and back to the loudspeaker.
+// The page that speaks to a Swiftlet: a console of one conversation at a time.
 //
-// Read in this order: `Call` owns everything that exists only during a call (connection, microphone, analysers);
-// `signaling` is the HTTP it speaks; the functions below draw what the call says. `window.swiftlet` hands the same
-// facts and the same two actions to tests and to a curious console; nothing on the page depends on it.
+// Read in this order: `call.js` owns everything that exists only during a call; `conversation.js` is what was said and when;
+// `listener.js` and `ear.js` hear; `transcript.js`, `lanes.js`, `numbers.js` and `log.js` draw; `settings.js` and `talk.js` are
+// what the person can change and do. This file joins them. `window.swiftlet` hands the same facts and actions to tests and to
+// a curious console; nothing on the page depends on it.
 
-const callsPath = "/v1/realtime/calls";
+import { Call } from "./call.js";
+import { find, setText } from "./elements.js";
+import { drawLanes, drawTurns } from "./lanes.js";
+import { silenceDecibels } from "./listener.js";
+import { buildLog, drawLog } from "./log.js";
+import { buildSetup, drawLatencies, drawNetwork, drawSetup, readNetwork } from "./numbers.js";
+import { buildSettings, isPushToTalk, takeSession, turnDetection } from "./settings.js";
+import { buildTalk, cancelID, holdSpace, settleMicrophone } from "./talk.js";
+import { drawTranscript } from "./transcript.js";
 
-/// The steps of setting up a call, in the order in which they normally happen.
-const timelineSteps = [
-  ["microphone", "Microphone open"],
-  ["offer", "Offer created"],
-  ["answer", "Answer received"],
-  ["ice", "ICE connected"],
-  ["dtls", "DTLS connected"],
-  ["audio", "First audio packet"],
-];
-
-/// What a meter shows at its lower end; a quiet room is near -60 dBFS.
-const silenceDecibels = -60;
-
-/// How long the server may take to answer an offer. It usually takes a few milliseconds.
-const answerTimeoutMilliseconds = 10_000;
-
-/// How long a broken connection may take to heal before the call is given up. Chromium reports "failed" after 15 s,
-/// yet comes back by itself when the server's own checks reach it again; the server keeps a silent session a while.
-const healingMilliseconds = 30_000;
-
-/// Events kept for display. A long conversation has thousands, and the page must not grow with it.
-const eventsKept = 200;
-
-// MARK: Signaling
-
-const signaling = {
-  /// Sends the offer as it is, without waiting for candidates: the server learns our address from our first check.
-  async place(offer) {
-    let response;
-    try {
-      response = await fetch(callsPath, {
-        method: "POST",
-        headers: { "Content-Type": "application/sdp" },
-        body: offer,
-        signal: AbortSignal.timeout(answerTimeoutMilliseconds),
-      });
-    } catch (error) {
-      throw new CallError(error.name === "TimeoutError"
-        ? `The server did not answer within ${answerTimeoutMilliseconds / 1000} seconds. Try again, or look at its log.`
-        : "The server could not be reached. Is it still running?", error);
-    }
-    if (!response.ok) throw new CallError(await refusalText(response));
-    return { answer: await response.text(), location: response.headers.get("Location") };
-  },
-
-  /// `keepalive` lets the request outlive the page, so that closing the tab also ends the call at once.
-  hangUp(location) {
-    return fetch(`${location}/hangup`, { method: "POST", keepalive: true });
-  },
-};
-
-/// A failure that is worth showing to the person as it is.
-class CallError extends Error {
-  constructor(message, cause) {
-    super(message, { cause });
-  }
-}
-
-/// The API refuses with `{"error":{"message",…}}`; a proxy in between may answer with anything.
-async function refusalText(response) {
-  const body = await response.text();
-  try {
-    return `The server refused the call (${response.status}): ${JSON.parse(body).error.message}`;
-  } catch {
-    return `The server refused the call with status ${response.status}.`;
-  }
-}
-
-// MARK: The call
-
-class Call {
-  /// `changed` is called after anything that the page shows may have changed; `ended` once, with an error or nothing.
-  constructor({ processing, speaker, changed, ended }) {
-    this.startedAt = performance.now();
-    this.timeline = {};
-    this.events = [];
-    this.location = null;     // of the call at the server, until it was told to end
-    this.id = null;
-    this.processing = processing;
-    this.speaker = speaker;
-    this.changed = changed;
-    this.ended = ended;
-    this.isOver = false;
-    // Made here, inside the click, because browsers only let a click start audio.
-    this.audio = new AudioContext();
-  }
-
-  async start() {
-    try {
-      await this.openMicrophone();
-      this.connect();
-      await this.negotiate();
-    } catch (error) {
-      this.end(error);
-    }
-  }
-
-  async openMicrophone() {
-    if (!navigator.mediaDevices) {
-      throw new CallError(`Browsers give the microphone only to secure pages, and ${window.origin} is not one. `
-        + "Open this page by https, or as http://localhost on the machine where Swiftlet runs.");
-    }
-    const on = this.processing;
-    const constraints = { echoCancellation: on, noiseSuppression: on, autoGainControl: on, channelCount: 1 };
-    try {
-      this.microphone = await navigator.mediaDevices.getUserMedia({ audio: constraints });
-    } catch (error) {
-      throw new CallError(microphoneErrorText(error), error);
-    }
-    if (this.isOver) return this.stopMicrophone();   // the person pressed Stop while the browser was asking
-    this.mark("microphone");
-    this.you = new Listener(this.audio, this.microphone);
-  }
-
-  stopMicrophone() {
-    for (const track of this.microphone?.getTracks() ?? []) track.stop();
-  }
-
-  /// Builds the connection: one audio track both ways and the channel on which the API's events travel.
-  connect() {
-    if (this.isOver) return;
-    const peer = new RTCPeerConnection();
-    this.peer = peer;
-    for (const track of this.microphone.getTracks()) peer.addTrack(track, this.microphone);
-    this.openEventChannel();
-    peer.addEventListener("track", (event) => this.hear(event));
-    peer.addEventListener("iceconnectionstatechange", () => {
-      if (["connected", "completed"].includes(peer.iceConnectionState)) this.mark("ice");
-    });
-    peer.addEventListener("connectionstatechange", () => this.connectionChanged());
-  }
-
-  openEventChannel() {
-    this.channel = this.peer.createDataChannel("oai-events");
-    for (const change of ["open", "close"]) this.channel.addEventListener(change, () => this.changed());
-    this.channel.addEventListener("message", ({ data }) => this.receiveEvent(data));
-  }
-
-  async negotiate() {
-    if (this.isOver) return;
-    const offer = await this.peer.createOffer();
-    await this.peer.setLocalDescription(offer);
-    this.mark("offer");
-    const { answer, location } = await signaling.place(offer.sdp);
-    this.location = location;
-    this.id = location?.split("/").pop() ?? null;
-    if (this.isOver) return void this.tellServer();   // stopped while the server was answering
-    this.mark("answer");
-    try {
-      await this.peer.setRemoteDescription({ type: "answer", sdp: answer });
-    } catch (error) {
-      throw new CallError(`The browser did not accept the server's answer: ${error.message}`, error);
-    }
-    if (this.isOver) return;
-    this.watchDTLS();
-  }
-
-  /// The DTLS transport exists only once a description was applied, and may already be past "connected" by then.
-  watchDTLS() {
-    const transport = this.peer.getSenders()[0]?.transport;
-    if (!transport) return;
-    const check = () => {
-      if (transport.state === "connected") this.mark("dtls");
-      if (transport.state === "closed") this.serverHungUp();
-    };
-    transport.addEventListener("statechange", check);
-    check();
-  }
-
-  /// The other side's good-bye closes only its DTLS transport: the connection as a whole keeps saying "connected".
-  serverHungUp() {
-    this.location = null;   // there is nothing left to hang up
-    this.wasEndedByServer = true;
-    this.end();
-  }
-
-  hear({ track, streams }) {
-    const stream = streams[0] ?? new MediaStream([track]);
-    // Chromium feeds a remote stream to Web Audio only while some element plays it, so the speaker comes first.
-    this.speaker.srcObject = stream;
-    this.echo = new Listener(this.audio, stream);
-    track.addEventListener("unmute", () => this.mark("audio"));
-  }
-
-  connectionChanged() {
-    const state = this.peer.connectionState;
-    clearTimeout(this.healing);
-    if (state === "connected") {
-      this.mark("ice");    // Firefox may report the whole before the part
-      this.mark("dtls");
-    }
-    if (state === "failed") this.connectionFailed();
-    if (state === "closed") this.end();
-    this.changed();
-  }
-
-  connectionFailed() {
-    if ("dtls" in this.timeline) {
-      const lost = new CallError("The connection was lost and did not come back. Press Start to call again.");
-      this.healing = setTimeout(() => this.end(lost), healingMilliseconds);
-    } else if ("ice" in this.timeline) {
-      this.end(new CallError("The server was reached, but the encrypted connection (DTLS) to it was not set up. Its log says why."));
-    } else {
-      this.end(new CallError("No network path to the server: its UDP port cannot be reached. "
-        + "Its operator should check --advertise, which is the address that browsers are told, and the firewall."));
-    }
-  }
-
-  receiveEvent(text) {
-    let event;
-    try {
-      event = JSON.parse(text);
-    } catch {
-      event = { type: "(not JSON)", text };
-    }
-    this.events.push(event);
-    if (this.events.length > eventsKept) this.events.shift();
-    this.changed();
-  }
-
-  send(event) {
-    this.channel.send(JSON.stringify(event));
-  }
-
-  /// Notes when a step was reached first; later occurrences (a reconnect) do not count.
-  mark(step) {
-    if (step in this.timeline || this.isOver) return;
-    this.timeline[step] = performance.now() - this.startedAt;
-    this.changed();
-  }
-
-  async tellServer() {
-    if (!this.location) return;
-    const location = this.location;
-    this.location = null;   // once is enough, whoever ends first
-    try {
-      await signaling.hangUp(location);
-    } catch {
-      // The server also notices by itself: closing the connection says good-bye on the media path.
-    }
-  }
-
-  end(error) {
-    if (this.isOver) return;
-    this.isOver = true;
-    clearTimeout(this.healing);
-    this.goodbye = this.tellServer();
-    this.peer?.close();
-    this.stopMicrophone();
-    this.speaker.srcObject = null;
-    this.audio.close();
-    this.ended(error);
-  }
-}
-
-function microphoneErrorText(error) {
-  switch (error.name) {
-    case "NotAllowedError": return "The browser was not allowed to use the microphone. Allow it in the address bar, then press Start again.";
-    case "NotFoundError": return "No microphone was found. Connect one, then press Start again.";
-    case "NotReadableError": return "The microphone is in use by another program, or the system refuses it. Free it, then press Start again.";
-    default: return `The microphone could not be opened: ${error.message}`;
-  }
-}
-
-// MARK: Listening
-
-/// Level and strongest frequency of one stream.
-class Listener {
-  constructor(audio, stream) {
-    this.analyser = audio.createAnalyser();
-    this.analyser.fftSize = 8192;             // 6 Hz a bin at 48 kHz
-    this.analyser.smoothingTimeConstant = 0.3;
-    this.source = audio.createMediaStreamSource(stream);   // held: an unreferenced source may be collected and fall silent
-    this.source.connect(this.analyser);
-    this.samples = new Float32Array(2048);    // 43 ms: quick enough for a meter
-    this.spectrum = new Float32Array(this.analyser.frequencyBinCount);
-  }
-
-  /// Root mean square of the last samples in dBFS.
-  get decibels() {
-    this.analyser.getFloatTimeDomainData(this.samples);
-    let sum = 0;
-    for (const sample of this.samples) sum += sample * sample;
-    return 10 * Math.log10(sum / this.samples.length + 1e-12);
-  }
-
-  /// Hertz of the strongest partial, or null in silence.
-  get dominantFrequency() {
-    if (this.decibels < silenceDecibels) return null;
-    this.analyser.getFloatFrequencyData(this.spectrum);
-    let peak = 1;
-    for (let bin = 2; bin < this.spectrum.length - 1; bin++) {
-      if (this.spectrum[bin] > this.spectrum[peak]) peak = bin;
-    }
-    return (peak + peakOffset(this.spectrum, peak)) * this.analyser.context.sampleRate / this.analyser.fftSize;
-  }
-}
-
-/// Where between bins the true peak lies: the top of the parabola through the bin and its neighbours, in bins.
-function peakOffset(spectrum, peak) {
-  const [left, middle, right] = [spectrum[peak - 1], spectrum[peak], spectrum[peak + 1]];
-  const curvature = left - 2 * middle + right;
-  return Number.isFinite(curvature) && curvature !== 0 ? (left - right) / (2 * curvature) : 0;
-}
-
-// MARK: The page
-
-const find = (id) => document.getElementById(id);
+const networkIntervalMilliseconds = 1000;
+const lanesIntervalMilliseconds = 30;
 
 let call = null;
 let lastError = null;
-let lastCall = null;      // what the timeline and the details still show after the call
+let lastCall = null;      // what the page still shows after the call
+let network = null;
 
 function toggle() {
   if (call) call.end();
@@ -327,11 +31,17 @@ function toggle() {
 function startCall() {
   if (call) return;
   lastError = null;
-  call = new Call({ processing: find("processing").checked, speaker: find("speaker"), changed: draw, ended: callEnded });
+  network = null;
+  showServerError(null);
+  call = new Call({
+    processing: find("processing").checked, apiKey: find("api-key").value.trim(), speaker: find("speaker"),
+    changed: draw, received: takeEvent, ended: callEnded,
+  });
   lastCall = call;
   call.start();
   draw();
-  requestAnimationFrame(drawMeters);
+  requestAnimationFrame(drawFrame);
+  watchNetwork(call);
 }
 
 function callEnded(error) {
@@ -339,6 +49,23 @@ function callEnded(error) {
   lastError = error ?? null;
   draw();
 }
+
+function takeEvent(event) {
+  if (event.type === "error" && event.error?.event_id !== cancelID) showServerError(event.error);
+  const update = takeSession(event);
+  if (update) call?.send(update);
+  if (call && event.type.startsWith("session.")) settleMicrophone(call);
+}
+
+async function watchNetwork(watched) {
+  while (call === watched) {
+    network = await readNetwork(watched.peer) ?? network;
+    drawNetwork(network);
+    await new Promise((resolve) => setTimeout(resolve, networkIntervalMilliseconds));
+  }
+}
+
+// MARK: Drawing
 
 function phase() {
   if (!call) return "idle";
@@ -348,21 +75,45 @@ function phase() {
 function draw() {
   const now = phase();
   document.body.dataset.phase = now;
+  document.body.dataset.turn = now === "talking" ? call.conversation.state : "none";
   setText("call-label", now === "idle" ? "Start" : "Stop");
   setText("status", statusText(now));
   find("error").hidden = !lastError;
   setText("error", lastError?.message ?? "");
+  // Asked for only where the server has asked.
+  if (lastError?.status === 401) find("access").hidden = false;
   find("processing").disabled = now !== "idle";
   setText("call-id", lastCall?.id ?? "none");
   setText("channel", lastCall?.channel?.readyState ?? "closed");
-  drawTimeline(lastCall?.timeline ?? {});
-  drawEvents(lastCall?.events ?? []);
+  const canSend = call?.channel?.readyState === "open";
+  for (const id of ["talk", "text", "send", "answer-now"]) find(id).disabled = !canSend;
+  find("answer-stop").disabled = !canSend || !(call.conversation.open || call.conversation.playing);
+  drawSetup(lastCall?.timeline ?? {});
+  drawConversation();
+}
+
+let drawnConversation = null;
+let drawnVersion = -1;
+
+/// All that follows from events. It is drawn soon rather than at once, because events come in bursts.
+function drawConversation() {
+  drawConversation.timer ??= setTimeout(() => {
+    drawConversation.timer = null;
+    const { conversation = null } = lastCall ?? {};
+    drawLog(lastCall);
+    setText("turn-state", turnText());
+    if (conversation === drawnConversation && conversation?.version === drawnVersion) return;
+    [drawnConversation, drawnVersion] = [conversation, conversation?.version];
+    drawTranscript(conversation?.items ?? []);
+    drawTurns(conversation);
+    drawLatencies(conversation?.latencies);
+  }, 30);
 }
 
 function statusText(now) {
   if (now === "talking") {
-    if (["disconnected", "failed"].includes(call.peer.connectionState)) return "The network is gone. Waiting for it to come back.";
-    return "audio" in call.timeline ? "Connected. Speak: you will hear yourself." : "Connected. Waiting for the first sound.";
+    const isBroken = ["disconnected", "failed"].includes(call.peer.connectionState);
+    return isBroken ? "The network is gone. Waiting for it to come back." : "Connected.";
   }
   if (now === "connecting") return call.microphone ? "Connecting." : "Waiting for the microphone.";
   if (lastError) return "The call ended with an error.";
@@ -370,91 +121,84 @@ function statusText(now) {
   return lastCall ? "The call has ended." : "Ready. Press Start, or the space bar.";
 }
 
-/// Screen readers announce a live region on every write, so only real changes are written.
-function setText(id, text) {
-  const element = find(id);
-  if (element.textContent !== text) element.textContent = text;
+/// What the person can do now. It changes with every turn, so it is no live region: nobody wants it read into the conversation.
+function turnText() {
+  if (phase() !== "talking") return "";
+  const { conversation } = call;
+  switch (conversation.state) {
+    case "listening": return "Listening to you.";
+    case "waiting": return "Waiting for the answer.";
+    case "answering": return isPushToTalk() ? "Answering. Hold to interrupt." : "Answering. Speak to interrupt.";
+  }
+  if (isPushToTalk()) return "Hold the button, or the space bar, and speak.";
+  // An echo makes no answers: what was heard was asked for by nobody.
+  if (conversation.hasEchoed) return "Speak: you will hear yourself.";
+  return "Speak. When you pause, the answer comes.";
 }
 
-function buildTimeline() {
-  for (const [step, label] of timelineSteps) {
-    const row = document.createElement("li");
-    row.id = `step-${step}`;
-    row.append(cell("name", label), cell("track"), cell("time", "–"));
-    row.querySelector(".track").append(cell("reach"));
-    find("timeline").append(row);
-  }
-}
-
-function cell(className, text = "") {
-  const element = document.createElement(className === "track" || className === "reach" ? "div" : "span");
-  element.className = className;
-  element.textContent = text;
-  return element;
-}
-
-function drawTimeline(timeline) {
-  const longest = Math.max(1, ...Object.values(timeline));
-  for (const [step] of timelineSteps) {
-    const row = find(`step-${step}`);
-    const at = timeline[step];
-    row.classList.toggle("reached", at !== undefined);
-    row.querySelector(".time").textContent = at === undefined ? "–" : `${Math.round(at)} ms`;
-    row.querySelector(".reach").style.setProperty("--reach", at === undefined ? 0 : at / longest);
-  }
-}
-
-let drawnEvents = null;
-let drawnEventCount = 0;
-
-/// Appends what is new; a list that belongs to another call, or that has begun to forget, is written again.
-function drawEvents(events) {
-  const list = find("events");
-  if (events !== drawnEvents || events.length < drawnEventCount || events.length === eventsKept) {
-    list.replaceChildren();
-    drawnEventCount = 0;
-    drawnEvents = events;
-  }
-  for (const event of events.slice(drawnEventCount)) {
-    const row = document.createElement("li");
-    row.textContent = event.type;
-    list.append(row);
-  }
-  drawnEventCount = events.length;
+/// In the server's own words.
+function showServerError(error) {
+  find("server-error").hidden = !error;
+  if (!error) return;
+  setText("server-error-text", error.message ?? "The server sent an error without a message.");
+  setText("server-error-code", [error.code ?? error.type, error.param].filter(Boolean).join(" · "));
 }
 
 /// Runs once a frame during a call. A meter's spoken value changes only twice a second.
-function drawMeters(time = 0) {
-  const speakValues = Math.floor(time / 500) !== Math.floor((drawMeters.last ?? 0) / 500);
-  drawMeters.last = time;
+function drawFrame(time = 0) {
+  const speakValues = Math.floor(time / 500) !== Math.floor((drawFrame.last ?? 0) / 500);
+  drawFrame.last = time;
   drawMeter(find("meter-you"), call?.you, speakValues);
   drawMeter(find("meter-echo"), call?.echo, speakValues);
   if (speakValues) {
     const tone = call?.echo?.dominantFrequency;
     setText("tone", tone ? `${Math.round(tone)} Hz` : "none");
   }
-  if (call) requestAnimationFrame(drawMeters);
+  if (!call || time - (drawFrame.lanesAt ?? 0) > lanesIntervalMilliseconds) {
+    drawFrame.lanesAt = time;
+    drawLanes(lastCall, call ? performance.now() : lastCall?.endedAt ?? 0);
+  }
+  if (call) {
+    drawConversation();   // ears notice things between events
+    requestAnimationFrame(drawFrame);
+  }
 }
 
 function drawMeter(meter, listener, speakValue) {
   const decibels = Math.max(silenceDecibels, Math.min(0, listener?.decibels ?? silenceDecibels));
   meter.style.setProperty("--level", 1 - decibels / silenceDecibels);
-  if (speakValue) meter.setAttribute("aria-valuenow", Math.round(decibels));
+  if (speakValue || !listener) meter.setAttribute("aria-valuenow", Math.round(decibels));
 }
 
 // MARK: Tests look in here
 
+/// Times of the page as milliseconds since the click.
+const sinceClick = (at) => (at === null ? null : at - lastCall.startedAt);
+
 window.swiftlet = {
   /// "idle", "connecting" or "talking".
   get state() { return phase(); },
+  /// "ready", "listening", "waiting" or "answering"; "none" without a call.
+  get turn() { return call?.conversation.state ?? "none"; },
   /// Milliseconds since the click at which each step was reached, of this call or the one before.
   get timeline() { return { ...lastCall?.timeline }; },
+  /// When the button was clicked, by `performance.now()`.
+  get startedAt() { return lastCall?.startedAt ?? null; },
   get error() { return lastError?.message ?? null; },
   get callID() { return lastCall?.id ?? null; },
   /// Root mean square in dBFS; null without a call.
   get levels() { return { you: call?.you?.decibels ?? null, echo: call?.echo?.decibels ?? null }; },
   get channelState() { return lastCall?.channel?.readyState ?? "closed"; },
-  get events() { return lastCall?.events ?? []; },
+  /// What the server sent.
+  get events() { return (lastCall?.log ?? []).filter(({ direction }) => direction === "in").map(({ event }) => event); },
+  /// The same and what was sent to it, as {at, direction, event}.
+  get log() { return lastCall?.log ?? []; },
+  get items() { return lastCall?.conversation.items ?? []; },
+  /// The moments of all turns as {kind, at}.
+  get marks() { return (lastCall?.conversation.marks ?? []).map(({ kind, at }) => ({ kind, at: sinceClick(at) })); },
+  get latencies() { return lastCall?.conversation.latencies ?? null; },
+  get network() { return network; },
+  get turnDetection() { return turnDetection(); },
   get peer() { return call?.peer ?? null; },
   /// Hertz of the strongest tone in the received audio, or null in silence.
   peakFrequency() { return call?.echo?.dominantFrequency ?? null; },
@@ -469,13 +213,29 @@ window.swiftlet = {
   send(event) { call?.send(event); },
 };
 
-buildTimeline();
-draw();
-find("call").addEventListener("click", toggle);
-window.addEventListener("pagehide", () => call?.end());
-document.addEventListener("keydown", (event) => {
-  // The space bar works anywhere, but never twice: on a focused control it already means that control.
-  if (event.code !== "Space" || event.repeat || event.target.closest("button, input, summary, a")) return;
-  event.preventDefault();
-  toggle();
+// MARK: Start
+
+buildSetup();
+buildLog();
+buildSettings((update) => {
+  call?.send(update);
+  draw();
 });
+buildTalk(() => call);
+draw();
+drawFrame();
+find("call").addEventListener("click", toggle);
+find("server-error-dismiss").addEventListener("click", () => showServerError(null));
+window.addEventListener("resize", () => { if (!call) drawFrame(); });
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (!call) drawFrame(); });
+window.addEventListener("pagehide", () => call?.end());
+for (const kind of ["keydown", "keyup"]) {
+  document.addEventListener(kind, (event) => {
+    // The space bar works anywhere, but never twice: on a focused control it already means that control.
+    if (event.code !== "Space" || event.target.closest("button, input, select, summary, a")) return;
+    if (holdSpace(event, call)) return;
+    if (kind === "keyup" || event.repeat) return;
+    event.preventDefault();
+    toggle();
+  });
+}

@@ -1,0 +1,50 @@
+#!/bin/sh
+# Holds the relay's core against Perf/Budgets/relay-core.json: instructions and allocations of a forwarded packet, which are the same on every
+# machine of one kind, unlike nanoseconds. Exits 1 when one is more than 5 % over its budget.
+#   Perf/budgets.sh [BUDGET]
+set -eu
+cd "$(dirname "$0")/.."
+budget="${1:-Perf/Budgets/relay-core.json}"
+command -v valgrind >/dev/null || { echo "budgets: valgrind is missing: make deps-bench" >&2; exit 1; }
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# This valgrind cannot read the debug information of Swift's compiler; names it finds without.
+objcopy --strip-debug .build/release/swiftlet "$work/swiftlet"
+
+value() { sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p" "$budget"; }
+flows=$(value flows)
+# Two run lengths: what both share is start-up, the difference is packets.
+short=1280
+long=14080
+# The driver of the bench stands for the sockets: what is its own does not count.
+instructions() {
+    valgrind --tool=callgrind --callgrind-out-file="$work/$1.$2" "$work/swiftlet" bench core --packets "$2" --flows "$flows" --direction "$1" \
+        >/dev/null 2>&1
+    callgrind_annotate --threshold=100 "$work/$1.$2" | awk '
+        /^ *[0-9,]+ \(/ {
+            count = $1
+            gsub(",", "", count)
+            if ($0 ~ /PROGRAM TOTALS/) total = count
+            else if ($0 ~ /s8swiftlet[0-9]+(Bench|CoreBench)/) own += count
+        }
+        END { printf "%d\n", total - own }'
+}
+allocations() {
+    valgrind --leak-check=no "$work/swiftlet" bench core --packets "$2" --flows "$flows" --direction "$1" 2>&1 |
+        sed -n 's/.*total heap usage: \([0-9,]*\) allocs.*/\1/p' | tr -d ,
+}
+status=0
+check() {
+    allowed=$(($3 * 105 / 100))
+    if [ "$2" -le "$allowed" ]; then mark=ok; else mark="TOO MUCH"; status=1; fi
+    echo "budgets: $1: $2, budget $3: $mark"
+}
+for direction in up down; do
+    first=$(instructions $direction $short)
+    second=$(instructions $direction $long)
+    check "instructions per packet, $direction" $(((second - first) / (long - short))) "$(value "instructions-$direction")"
+    first=$(allocations $direction $short)
+    second=$(allocations $direction $long)
+    check "allocations in $((long - short)) packets, $direction" $((second - first)) "$(value "allocations-$direction")"
+done
+exit $status

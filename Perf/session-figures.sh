@@ -1,0 +1,39 @@
+#!/bin/sh
+# What calls cost a transceiver, one figure after the other. Prints; writes nothing. See Perf/README.md.
+#   CALLS=1000 SECONDS_EACH=10  callers, and how long they speak
+#   REALTIME=yes                for a machine with other work: the bench goes before everything else (root)
+#   ROWS="echo audio"           only some of: echo audio decode converse instructions
+set -eu
+cd "$(dirname "$0")/.."
+program=.build/release/swiftlet
+calls="${CALLS:-1000}"
+seconds="${SECONDS_EACH:-10}"
+rows="${ROWS:-echo audio decode converse instructions}"
+
+bench() { "$program" bench calls "$@" ${REALTIME:+--realtime yes}; }
+wanted() { case " $rows " in *" $1 "*) echo; echo "## $1: $2" ;; *) return 1 ;; esac }
+
+echo "$(uname -r), $(nproc) processors, load $(cut -d' ' -f1-3 /proc/loadavg)"
+if wanted echo "packets go back as they came, and a data channel"; then bench --calls "$calls" --seconds "$seconds"; fi
+if wanted audio "the same without a data channel"; then bench --calls "$calls" --seconds "$seconds" --data-channel no; fi
+# A core decodes some 300 calls, and speaks with some 70.
+if wanted decode "audio is heard, and not answered"; then bench --mode decode --calls "$((calls / 10))" --seconds "$seconds"; fi
+if wanted converse "audio is heard, and answered nearly always"; then bench --mode converse --calls "$((calls / 20))" --seconds "$seconds"; fi
+if wanted instructions "of the transceiver for each call, from the offer to the end of an audio-less call"; then
+    command -v valgrind >/dev/null || { echo "valgrind is missing"; exit 0; }
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    # This valgrind cannot read the debug information of Swift's compiler.
+    objcopy --strip-debug .build/release/swiftlet-transceiver "$work/swiftlet-transceiver"
+    printf '#!/bin/sh\nexec valgrind --tool=callgrind --callgrind-out-file=%s --log-file=%s %s "$@"\n' \
+        "$work/out" "$work/log" "$work/swiftlet-transceiver" >"$work/run"
+    chmod +x "$work/run"
+    collected() {
+        bench --calls "$1" --rate 20 --idle-seconds 0 --seconds 0 --slow yes --transceiver-program "$work/run" >/dev/null
+        sed -n 's/.*Collected : //p' "$work/log"
+    }
+    few=$(collected 20)
+    many=$(collected 120)
+    # What both have in common is start-up.
+    echo "$(((many - few) / 100)) instructions per call"
+fi

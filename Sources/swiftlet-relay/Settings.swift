@@ -1,0 +1,164 @@
+// What is read from files, and may change while a relay runs: keys, the tables of transceivers and of other relays, and those options of the configuration file that need
+// no new socket and no other memory. The keeper reads and checks all of it, and hands workers the bytes that it has checked. So a file that
+// is bad later harms neither the worker that runs nor the one that takes its place.
+
+import Configuration
+import Crypto
+import EventLoop
+import Primitives
+import RelayCore
+import RoutingHint
+
+/// The keys, shared by reference until every worker has made its contexts.
+final class KeyRingBox: Sendable {
+    let ring: KeyRing
+    init(_ ring: KeyRing) { self.ring = ring }
+}
+
+struct RelaySettings: Sendable {
+    let options: RelayOptions
+    let keys: KeyRingBox
+    let directory: TransceiverDirectory
+    let relays: RelayDirectory
+    /// Of the tables' files when they were read: others mean that they have changed.
+    let tableStamp: TableStamp
+    private let files: SettingsFiles
+
+    /// Reads every file anew.
+    static func read(_ arguments: [String]) throws(ConfigurationError) -> RelaySettings {
+        try RelaySettings(arguments) { _, path, limit in readFile(path, limit: limit) }
+    }
+
+    private init(_ arguments: [String], from source: (SettingsFile, String, Int) -> [UInt8]?) throws(ConfigurationError) {
+        var configuration: [UInt8]?
+        let invocation = try RelayOptions.parse(arguments, environment: environment()) { path in
+            configuration = source(.configuration, path, Limits.configurationFileBytes)
+            return configuration
+        }
+        guard case .run(let options) = invocation else { throw ConfigurationError("--help and --version are not for this") }
+        guard let keys = source(.keys, options.keyFile, Limits.keyFileBytes) else {
+            throw ConfigurationError("--key-file: cannot read \(options.keyFile)")
+        }
+        do throws(KeyFileError) { self.keys = KeyRingBox(try KeyRing(parsingJSON: keys.span.bytes)) } catch {
+            throw ConfigurationError("--key-file: \(options.keyFile): \(error)")
+        }
+        var table: [UInt8]?
+        tableStamp = Self.stamp(options)
+        switch options.transceivers {
+        case .direct(let prefix, let port): directory = .direct(prefix, port: port)
+        case .table(let path):
+            table = source(.table, path, Limits.tableFileBytes)
+            guard let table else { throw ConfigurationError("--transceivers: cannot read \(path)") }
+            do throws(TransceiverDirectoryError) {
+                directory = try TransceiverDirectory(parsingTable: String(decoding: table, as: UTF8.self))
+            } catch { throw ConfigurationError("--transceivers: \(path): \(error)") }
+        }
+        var others: [UInt8]?
+        if let path = options.relays {
+            others = source(.relays, path, Limits.tableFileBytes)
+            guard let others else { throw ConfigurationError("--relays: cannot read \(path)") }
+            do throws(RelayDirectoryError) {
+                relays = try RelayDirectory(parsing: String(decoding: others, as: UTF8.self))
+            } catch { throw ConfigurationError("--relays: \(path): \(error)") }
+        } else {
+            relays = RelayDirectory()
+        }
+        self.options = options
+        files = SettingsFiles(contents: [configuration, keys, table, others])
+    }
+
+    struct TableStamp: Equatable {
+        var transceivers: FileStamp?
+        var relays: FileStamp?
+    }
+
+    static func stamp(_ options: RelayOptions) -> TableStamp {
+        var stamp = TableStamp(relays: options.relays.flatMap { FileStamp($0) })
+        if case .table(let path) = options.transceivers { stamp.transceivers = FileStamp(path) }
+        return stamp
+    }
+
+    /// A line for the operator.
+    var summary: String {
+        let count = keys.ring.hintKeys.count
+        var parts = ["\(count) hint key\(count == 1 ? "" : "s")"]
+        if case .table(let entries) = directory { parts.append("\(entries.count) transceiver\(entries.count == 1 ? "" : "s")") }
+        if options.relays != nil {
+            let others = relays.entries.count { $0.id != options.relayID }
+            parts.append("\(others) other relay\(others == 1 ? "" : "s")")
+        }
+        return parts.joined(separator: ", ")
+    }
+
+    func warnAboutKeyFile() {
+        if isReadableByOthers(options.keyFile) { log("warning: \(options.keyFile) is readable by everybody; chmod 600 it") }
+    }
+}
+
+extension RelaySettings {
+    /// Refuses what a running relay cannot become.
+    func checkThatTheyCanFollow(_ old: RelaySettings) throws(ConfigurationError) {
+        let new = options
+        let fixed = [
+            ("listen", new.listen == old.options.listen), ("trunk", new.trunk == old.options.trunk),
+            ("cluster", new.cluster == old.options.cluster), ("relay-id", new.relayID == old.options.relayID),
+            ("workers", new.workers == old.options.workers), ("flows", new.flows == old.options.flows),
+            ("metrics", new.metrics == old.options.metrics), ("io", new.io == old.options.io),
+            ("runtime-folder", new.runtimeFolder == old.options.runtimeFolder), ("redis", new.redis == old.options.redis),
+        ]
+        if let changed = fixed.first(where: { !$0.1 }) {
+            throw ConfigurationError("the configuration file: \"\(changed.0)\" cannot change while the relay runs; restart it for that")
+        }
+        // Transceivers speak with these two: they cannot change on one side alone.
+        guard keys.ring.passwordKey == old.keys.ring.passwordKey else {
+            throw ConfigurationError("--key-file: \(new.keyFile): another passwordKey is another deployment; restart the relay for that")
+        }
+        guard keys.ring.trunkKey == old.keys.ring.trunkKey else {
+            throw ConfigurationError("--key-file: \(new.keyFile): another trunkKey is another deployment; restart the relay for that")
+        }
+    }
+}
+
+// MARK: - From keeper to worker
+
+enum SettingsFile: Int, CaseIterable { case configuration, keys, table, relays }
+
+/// Contents by `SettingsFile`; nil where there is no such file.
+private struct SettingsFiles: Sendable { var contents: [[UInt8]?] }
+
+extension RelaySettings {
+    private static let absent = UInt32.max
+
+    /// All bytes in memory without a name, for a worker.
+    func store() throws(ConfigurationError) -> SharedMemory {
+        var bytes: [UInt8] = []
+        for content in files.contents { bytes.append(content.map { UInt32($0.count) } ?? Self.absent) }
+        for content in files.contents { bytes += content ?? [] }
+        return try orFail("settings") { () throws(Errno) in
+            let memory = try SharedMemory(anonymous: "swiftlet-settings", byteCount: bytes.count)
+            try memory.setHead(bytes)
+            return memory
+        }
+    }
+
+    /// What `store` has stored.
+    init(_ arguments: [String], from memory: borrowing SharedMemory) throws(ConfigurationError) {
+        let byteCount = memory.byteCount
+        let bytes = (try? memory.head(byteCount)) ?? []
+        var contents: [[UInt8]?] = []
+        let head = 4 * SettingsFile.allCases.count
+        var offset = head
+        for index in SettingsFile.allCases.indices {
+            guard bytes.count >= head else { throw ConfigurationError("the keeper's settings are cut off") }
+            let count = bytes.span.bytes.u32(4 * index)
+            guard count != Self.absent else {
+                contents.append(nil)
+                continue
+            }
+            guard Int(count) <= bytes.count - offset else { throw ConfigurationError("the keeper's settings are cut off") }
+            contents.append(Array(bytes[offset..<offset + Int(count)]))
+            offset += Int(count)
+        }
+        try self.init(arguments) { file, _, _ in contents[file.rawValue] }
+    }
+}

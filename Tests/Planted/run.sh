@@ -1,0 +1,75 @@
+#!/bin/sh
+# Does the simulator find what it is there for? Builds a copy of this tree in .build/planted with every bug of this folder in it, each asleep
+# until SWIFTLET_PLANTED names its number, and simulates each until it is found: run.sh [NUMBER…]. Prints a table; status 1 when a bug was not
+# found within SEEDS seeds of either mode (2000), or a copy without any breaks a promise.
+set -eu
+cd "$(dirname "$0")/../.."
+planted=Tests/Planted
+copy=.build/planted
+seeds=${SEEDS:-2000}
+batch=50
+
+mkdir -p $copy
+for part in Package.swift Sources Perf Tests; do
+	rm -rf "${copy:?}/$part.new"
+	cp -Rp $part $copy/$part.new
+done
+cp $planted/Planted.swift $copy/Sources.new/Primitives/
+for patch in $planted/*.patch; do
+	sed 's,^\(---\|+++\) \([ab]\)/Sources/,\1 \2/Sources.new/,' "$patch" | patch -d $copy -p1 -s -F3 || {
+		echo "$patch does not fit any more: mend it" >&2
+		exit 1
+	}
+	file=$copy/$(sed -n 's,^+++ b/Sources/,Sources.new/,p' "$patch")
+	grep -q '^import Primitives$' "$file" || sed -i '0,/^$/s//\nimport Primitives\n/' "$file"
+done
+# Only what has changed gets a new time, so that the next build is a short one.
+for part in Package.swift Sources Perf Tests; do
+	if [ -d $copy/$part.new ]; then
+		(cd $copy/$part.new && find . -type f) | while read -r file; do
+			cmp -s "$copy/$part/$file" "$copy/$part.new/$file" && touch -r "$copy/$part/$file" "$copy/$part.new/$file"
+		done
+	fi
+	rm -rf "${copy:?}/$part"
+	mv $copy/$part.new $copy/$part
+done
+${SWIFT:-swift} build -c release --product swiftlet --package-path $copy >$copy/build.log 2>&1 || {
+	tail -40 $copy/build.log >&2
+	exit 1
+}
+
+# simulate NUMBER MODE FIRST COUNT: the first broken promise; status 1: none.
+simulate() {
+	SWIFTLET_PLANTED=$1 $copy/.build/release/swiftlet simulate --mode "$2" --seed "$3" --seeds "$4" 2>/dev/null | grep -m1 '^BROKEN: '
+}
+
+status=0
+for mode in safety liveness; do
+	if broken=$(simulate 0 $mode 1 $((2 * batch))); then
+		echo "without a bug, $mode: $broken"
+		status=1
+	fi
+done
+[ $# -gt 0 ] || set -- $(ls $planted | sed -n 's/^0*\([0-9]*\)-.*\.patch$/\1/p')
+printf '%-34s %-9s %-6s %s\n' bug mode seeds 'what gave it away'
+for number in "$@"; do
+	patch=$(ls $planted/"$(printf %02d "$number")"-*.patch)
+	name=$(basename "$patch" .patch)
+	found=
+	first=1
+	while [ -z "$found" ] && [ "$first" -le "$seeds" ]; do
+		for mode in safety liveness; do
+			if broken=$(simulate "$number" $mode $first $batch); then
+				printf '%-34s %-9s ≤ %-4s %s\n' "$name" $mode $((first + batch - 1)) "${broken#BROKEN: }"
+				found=yes
+				break
+			fi
+		done
+		first=$((first + batch))
+	done
+	if [ -z "$found" ]; then
+		printf '%-34s NOT FOUND in %s seeds of either mode\n' "$name" "$seeds"
+		status=1
+	fi
+done
+exit $status
