@@ -173,7 +173,9 @@ class LogAndSettings(unittest.TestCase):
         self.assertEqual(shown, tab.evaluate("swiftlet.events[0]"))
         tab.evaluate("void swiftlet.send({type: 'session.sing', event_id: 'mine'})")
         tab.wait_for("document.querySelector('#events .error')")
-        self.assertEqual(self.rows()[-2:], [["out", "session.sing"], ["in", "error"]])
+        # The test tone of a fake microphone may count as speech meanwhile, so that other rows may stand between and after these two.
+        ours = [row for row in self.rows() if row[1] in ("session.sing", "error")]
+        self.assertEqual(ours, [["out", "session.sing"], ["in", "error"]])
         set_field(tab, "log-filter", "MINE")
         self.assertEqual(self.rows(), [["out", "session.sing"], ["in", "error"]])
         set_field(tab, "log-direction", "out")
