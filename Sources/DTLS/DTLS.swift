@@ -95,7 +95,7 @@ public enum DTLSDropReason: UInt8, CaseIterable, Sendable {
     case tooLarge
     /// The association is over.
     case closed
-    /// Only records of another epoch: plaintext after the handshake, or more early ciphertext than we keep.
+    /// Only records that nobody can open: plaintext after the handshake, ciphertext too short for its tag, or more early ciphertext than we keep.
     case wrongEpoch
 }
 

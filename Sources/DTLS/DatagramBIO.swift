@@ -59,7 +59,7 @@ extension DTLSLink {
         let bytes = datagram.bytes
         while let record = DTLSRecord(in: bytes, at: offset) {
             offset = record.range.upperBound
-            guard filter.passes(record, keysChanged: keysChanged) else { continue }
+            guard filter.passes(record, keysChanged: keysChanged, overhead: overhead) else { continue }
             passedRecords += 1
             let count = min(record.range.count, buffer.count)
             buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: datagram[record.range.prefix(count)]))
@@ -73,6 +73,14 @@ extension DTLSLink {
     private var keysChanged: Bool {
         let state = SSL_get_state(ssl)
         return state == TLS_ST_SR_CHANGE || state == TLS_ST_CR_CHANGE
+    }
+
+    /// What the negotiated cipher adds to a record; that of AES-GCM while none is.
+    private var overhead: Int {
+        guard let cipher = SSL_get_current_cipher(ssl), SSL_CIPHER_get_cipher_nid(cipher) == NID_chacha20_poly1305 else {
+            return DTLSRecordFilter.overheadOfGCM
+        }
+        return DTLSRecordFilter.overheadOfChaCha
     }
 
     fileprivate mutating func control(_ command: Int32, _ argument: UnsafeMutableRawPointer?) -> Int {

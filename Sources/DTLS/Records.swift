@@ -33,12 +33,18 @@ struct DTLSRecordFilter {
 
     /// A Finished may overtake its flight, and does so again with every retransmission.
     private static let earlyRecordsMax = 16
+    /// Explicit nonce and tag of AES-GCM (RFC 5288 §3); ChaCha20-Poly1305 has a tag alone (RFC 7905 §2).
+    static let overheadOfGCM = 24
+    static let overheadOfChaCha = 16
 
-    /// - Parameter keysChanged: OpenSSL already reads epoch 1, so that a record of it is opened or dropped at once.
-    mutating func passes(_ record: DTLSRecord, keysChanged: Bool) -> Bool {
+    /// - Parameters:
+    ///   - keysChanged: OpenSSL already reads epoch 1, so that a record of it is opened or dropped at once.
+    ///   - overhead: bytes that the cipher adds to every record. OpenSSL 3.0 ends the association over a shorter one, whoever has sent it.
+    mutating func passes(_ record: DTLSRecord, keysChanged: Bool, overhead: Int) -> Bool {
         switch record.epoch {
         case 0: return !isEstablished && record.contentType != 23
         case 1:
+            guard record.range.count - DTLSRecord.headerSize >= overhead else { return false }
             // Application data that comes too early is not kept by OpenSSL.
             if isEstablished || keysChanged || record.contentType == 23 { return true }
             earlyRecords = min(earlyRecords + 1, Self.earlyRecordsMax + 1)

@@ -104,6 +104,20 @@ import Testing
         stillWorks(&call)
     }
 
+    /// OpenSSL takes a ciphertext that is shorter than nonce and tag for a fault of its own and ends the association. Anybody who knows the
+    /// addresses could send one.
+    @Test(arguments: UInt8(20)...23) func `a ciphertext too short for its tag does not end the association`(type: UInt8) {
+        var call = Call()
+        call.run()
+        for length in 0...40 {
+            let header: [UInt8] = [type, 254, 253, 0, 1, 0, 0, 0, 0, 1, UInt8(length), 0, UInt8(length)]
+            let record = header + [UInt8](repeating: 7, count: length)
+            let drops = [call.server.receive(record, at: call.now), call.client.receive(record, at: call.now)]
+            if length < 24 { #expect(drops == [.wrongEpoch, .wrongEpoch], "\(length) bytes") }
+        }
+        stillWorks(&call)
+    }
+
     @Test func `a datagram without a record, and one too long, are told apart`() {
         var call = Call()
         call.run()
