@@ -62,16 +62,39 @@ public struct FillReport: Sendable {
     }
 }
 
+/// Somebody at the other end of the trunk, as pings see it.
+public struct TrunkReport: Sendable {
+    public var name: String
+    /// It answers.
+    public var isAlive: Bool
+    /// There and back, smoothed; nil before the first answer.
+    public var roundTrip: Interval?
+    /// How often it was asked, and answered; nil where nobody counts.
+    public var pings: UInt64?
+    public var pongs: UInt64?
+
+    public init(_ name: String, isAlive: Bool, roundTrip: Interval?, pings: UInt64? = nil, pongs: UInt64? = nil) {
+        self.name = name
+        self.isAlive = isAlive
+        self.roundTrip = roundTrip
+        self.pings = pings
+        self.pongs = pongs
+    }
+}
+
 public struct DashboardReport: Sendable {
     var program: String
     var fill: FillReport
     var workers: [WorkerReport]
+    var trunk: [TrunkReport]
     var drops: [DropReport]
 
-    public init(program: String, fill: FillReport, workers: [WorkerReport], drops: [DropReport]) {
+    /// - Parameter trunk: in the order in which it is shown; empty when nobody is asked.
+    public init(program: String, fill: FillReport, workers: [WorkerReport], trunk: [TrunkReport] = [], drops: [DropReport]) {
         self.program = program
         self.fill = fill
         self.workers = workers
+        self.trunk = trunk
         self.drops = drops
     }
 }
@@ -86,6 +109,7 @@ extension DashboardReport {
                 "name": .string(fill.name), "used": fill.used.json, "confirmed": fill.confirmed.json, "capacity": fill.capacity.json,
             ],
             "workers": .array(workers.map(\.json)),
+            "trunk": .array(trunk.map(\.json)),
             // What never happened is not worth a line.
             "drops": .array(drops.filter { $0.count > 0 }.map { ["reason": .string($0.reason), "count": $0.count.json] }),
             "marks": .array(marks.map { ["time": $0.time.json, "text": .string($0.text)] }),
@@ -109,6 +133,15 @@ extension WorkerReport {
             "switches": ["voluntary": usage.voluntarySwitches.json, "involuntary": usage.involuntarySwitches.json],
             "perf": .array(PerfEvent.allCases.map { $0.json(perf) }),
             "batch": vitals.batches.json, "latency": vitals.latency.json,
+        ]
+    }
+}
+
+extension TrunkReport {
+    fileprivate var json: JSONValue {
+        [
+            "name": .string(name), "alive": .bool(isAlive), "roundTrip": roundTrip.map { .integer($0.nanoseconds) } ?? .null,
+            "pings": pings?.json ?? .null, "pongs": pongs?.json ?? .null,
         ]
     }
 }

@@ -264,7 +264,20 @@ func dashboardReport(_ workers: [WorkerReading]) -> DashboardReport {
         fill: FillReport(
             "flows", used: sum(workers) { $0.counters[.flows] }, confirmed: sum(workers) { $0.counters[.flowsWithTransceiver] },
             capacity: sum(workers) { $0.counters[.flowCapacity] }),
-        workers: reports, drops: drops)
+        workers: reports, trunk: trunkReports(workers), drops: drops)
+}
+
+/// Workers ask each by themselves: somebody is alive who answers one of them, and as far away as the nearest says.
+private func trunkReports(_ workers: [WorkerReading]) -> [TrunkReport] {
+    var reports: [UInt16: TrunkReport] = [:]
+    for peer in workers.flatMap(\.peers) {
+        let known = reports[peer.id]
+        reports[peer.id] = TrunkReport(
+            "relay \(peer.id) of cluster \(peer.cluster)", isAlive: peer.isAlive || known?.isAlive == true,
+            roundTrip: [peer.roundTrip, known?.roundTrip].compactMap(\.self).min(), pings: peer.pings &+ (known?.pings ?? 0),
+            pongs: peer.pongs &+ (known?.pongs ?? 0))
+    }
+    return reports.sorted { $0.key < $1.key }.map(\.value)
 }
 
 private func sum(_ workers: [WorkerReading], _ value: (WorkerReading) -> UInt64) -> UInt64 { workers.reduce(0) { $0 &+ value($1) } }

@@ -246,8 +246,10 @@ extension ControlLoop {
         _ dashboard: inout Dashboard, _ connections: inout Connections, _ reactor: inout Reactor, _ office: inout Office, _ now: Instant
     ) {
         let (calls, connected, callsMax) = (office.desk.callCount, office.desk.connectedCount, office.desk.callsMax)
+        let ingresses = office.steerer?.reports ?? [:]
         dashboard.advance(to: now, &connections, &reactor) {
-            dashboardReport(office.readings(), calls: calls, connected: connected, callsMax: callsMax)
+            dashboardReport(
+                office.readings(), calls: calls, connected: connected, callsMax: callsMax, ingresses: ingresses)
         }
     }
 }

@@ -163,7 +163,9 @@ private func writeVitals(_ text: inout PrometheusText, _ workers: [WorkerReading
 }
 
 /// What the dashboard is told.
-func dashboardReport(_ readings: [WorkerReading], calls: Int, connected: Int, callsMax: Int) -> DashboardReport {
+func dashboardReport(
+    _ readings: [WorkerReading], calls: Int, connected: Int, callsMax: Int, ingresses: [String: IngressReport]
+) -> DashboardReport {
     let workers = readings.map(\.counters)
     let reports = readings.enumerated().map { index, worker in
         WorkerReport(
@@ -177,7 +179,9 @@ func dashboardReport(_ readings: [WorkerReading], calls: Int, connected: Int, ca
     return DashboardReport(
         program: "transceiver",
         fill: FillReport("calls", used: UInt64(calls), confirmed: UInt64(connected), capacity: UInt64(callsMax)), workers: reports,
-        drops: drops)
+        trunk: ingresses.sorted { $0.key < $1.key }.map {
+            TrunkReport("ingress \($0.key)", isAlive: $0.value.isHealthy, roundTrip: $0.value.roundTrip)
+        }, drops: drops)
 }
 
 private func sum(_ workers: [WorkerCounters], _ counter: KeyPath<WorkerCounters, UInt64>) -> UInt64 {

@@ -13,6 +13,7 @@ import urllib.parse
 from aiortc_client import AiortcCall
 from chromium import Chromium
 from harness import ARTIFACTS, REPOSITORY, Swiftlet, request, wait_until
+from regions import Regions
 
 LISTENERS_MAX = 16
 
@@ -74,6 +75,36 @@ class Dashboard(unittest.TestCase):
             self.assertGreater(tab.evaluate("dashboard.quantile(dashboard.samples.at(-1).latency, 0.5)"), 0)
             self.assertIn("settings read again", tab.evaluate("document.getElementById('marks').textContent"))
             self.assertGreaterEqual(tab.evaluate("dashboard.last.fill.confirmed"), len(self.calls))
+
+    def test_an_attack_shows_with_its_reasons(self):
+        host, port = self.server.relay
+        # Media from nobody, a check that nobody has signed, one without a ufrag.
+        rubbish = {
+            "no_flow": b"\x80" + bytes(99),
+            "no_integrity": self.check_with_username(b"mine:yours"),
+            "no_username": b"\x00\x01\x00\x00\x21\x12\xa4\x42" + bytes(12),
+        }
+        rows = "[...document.querySelectorAll('#drops tbody tr')].map((r) => [r.cells[0].textContent, r.cells[1]?.textContent])"
+        with Chromium() as browser, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as attacker:
+            tab = browser.open(self.relay + "/")
+            tab.wait_for("'dashboard' in window && dashboard.samples.length >= 2", 15)
+
+            def shown():
+                for _ in range(20):
+                    for datagram in rubbish.values():
+                        attacker.sendto(datagram, (host, port))
+                rates = dict(tab.evaluate(rows))
+                return all(rates.get(reason, "0") != "0" for reason in rubbish)
+
+            wait_until(shown, lambda: f"{', '.join(rubbish)} among what is dropped now: {tab.evaluate(rows)}")
+            self.assertEqual(tab.evaluate("document.querySelectorAll('#headline .bad').length"), 1)
+            tab.screenshot(ARTIFACTS / "dashboard-attack.png", 1600, 1900, False)
+            self.assertEqual(tab.errors, [])
+
+    @staticmethod
+    def check_with_username(username):
+        attribute = b"\x00\x06" + len(username).to_bytes(2, "big") + username + bytes(-len(username) % 4)
+        return b"\x00\x01" + len(attribute).to_bytes(2, "big") + b"\x21\x12\xa4\x42" + bytes(12) + attribute
 
     def test_the_transceivers_dashboard_is_alive(self):
         with Chromium() as browser:
@@ -156,6 +187,23 @@ class Dashboard(unittest.TestCase):
         missing = {name for name in asked if re.sub("_(bucket|sum|count)$", "", name) not in families and "_thread_" not in name}
         self.assertEqual(missing, set())
         self.assertGreater(len(asked), 20)
+
+
+class Trunk(unittest.TestCase):
+    def test_it_shows_who_answers_and_who_has_fallen_silent(self):
+        with Regions() as regions, Chromium() as browser:
+            tab = browser.open(regions.ingress.url + "/")
+            rows = "[...document.querySelectorAll('#trunk tbody tr')].map((r) => [...r.cells].map((c) => c.textContent))"
+
+            def states():
+                return {row[0].split(" of ")[0]: row[1] for row in tab.evaluate(rows)}
+
+            wait_until(lambda: states().get("relay 11") == states().get("relay 12") == "answers", "two relays that answer", 15)
+            wait_until(lambda: all(re.search("[0-9] [nµm]?s$", row[2]) for row in tab.evaluate(rows)), "their round trips", 15)
+            regions.relays[1].kill()
+            wait_until(lambda: states().get("relay 11") == "silent" and states()["relay 12"] == "answers", "the one that has died", 15)
+            tab.screenshot(ARTIFACTS / "dashboard-trunk.png", 1600, 1500, False)
+            self.assertEqual(tab.errors, [])
 
 
 if __name__ == "__main__":

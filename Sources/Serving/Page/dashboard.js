@@ -55,8 +55,15 @@ function difference(before, after) {
       const earlier = before.drops.find((other) => other.reason === drop.reason)?.count ?? 0;
       return { reason: drop.reason, rate: (drop.count - earlier) / seconds, total: drop.count };
     }),
+    trunk: after.trunk.map((peer) => ({ ...peer, ...recentLoss(before.trunk, peer) })),
     fill: after.fill,
   };
+}
+
+/// Pings that went out between two messages, and how many of them were not answered: the one under way is no loss.
+function recentLoss(before, peer) {
+  const earlier = before.find((other) => other.name === peer.name) ?? peer;
+  return { asked: peer.pings - earlier.pings, answered: peer.pongs - earlier.pongs };
 }
 
 function workerDifference(before, after, seconds) {
@@ -180,6 +187,7 @@ function showAll() {
   showHeat();
   showWorkers(sample);
   showPerf(sample);
+  showTrunk(sample);
   showDrops(sample);
 }
 
@@ -287,6 +295,21 @@ function perfText(counter, worker) {
   const perSecond = `${number(counter.amount / counter.seconds)} /s`;
   if (counter.name === "cpu_seconds") return worker.count > 0 ? duration(counter.amount / worker.count) : duration(counter.amount);
   return worker.count > 0 ? `${number(counter.amount / worker.count)} (${perSecond})` : perSecond;
+}
+
+/// One row for each relay or transceiver that is pinged. Loss is of the last minute, so that one ping under way does not show.
+function showTrunk(sample) {
+  element("trunk-card").hidden = sample.trunk.length === 0;
+  const minute = samples.slice(-60);
+  const rows = sample.trunk.map((peer) => {
+    const seen = minute.flatMap((one) => one.trunk.filter((other) => other.name === peer.name));
+    const [asked, answered] = [sum(seen, (one) => one.asked), sum(seen, (one) => one.answered)];
+    const lost = asked > 1 ? Math.max(0, asked - answered - 1) / asked : null;
+    const made = row(peer.name, [peer.alive ? "answers" : "silent", duration(peer.roundTrip), percent(lost), number(peer.pings, 6)]);
+    if (!peer.alive) made.classList.add("bad");
+    return made;
+  });
+  fillTable("trunk", "Relays and transceivers at the other end of the trunk", ["who", "state", "round trip", "lost, last minute", "pings"], rows);
 }
 
 function showDrops(sample) {
