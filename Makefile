@@ -3,7 +3,7 @@
 BUILD_PACKAGES := pkg-config libssl-dev libsrtp2-dev liburing-dev libopus-dev libspeexdsp-dev libnghttp2-dev libhiredis-dev libusrsctp-dev \
 	libmaxminddb-dev
 TEST_PACKAGES := espeak-ng chromium firefox-esr python3-venv python3-gi gir1.2-gstreamer-1.0 gir1.2-gst-plugins-bad-1.0 gstreamer1.0-nice \
-	redis-server prometheus gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+	redis-server gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
 BENCH_PACKAGES := valgrind binutils
 # What `swiftlet bench load --against nginx,coturn` compares with. Debian starts both as services when it installs them.
 PEER_PACKAGES := nginx-light libnginx-mod-stream coturn

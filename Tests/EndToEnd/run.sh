@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the end-to-end tests against .build/release/swiftlet. Arguments go to Python's unittest, for instance
+# Runs the end-to-end tests against .build/release/swiftlet, all of them (everything.py), or what arguments to Python's unittest name, for instance
 #   run.sh test_calls.Aiortc          one class
 #   run.sh -k ipv6                    what matches
 #   run.sh test_harness test_page     what needs no server
@@ -21,4 +21,5 @@ if [ -z "${SWIFTLET_TEST_VENV:-}" ]; then
 fi
 
 export PYTHONDONTWRITEBYTECODE=1
+[ $# -gt 0 ] || exec "$SWIFTLET_TEST_VENV/bin/python" everything.py
 exec "$SWIFTLET_TEST_VENV/bin/python" -m unittest --verbose "$@"
