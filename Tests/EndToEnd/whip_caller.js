@@ -78,15 +78,16 @@
     }).join("\r\n");
   }
 
-  /// Which sockets carry the call now, and how many packets came in on it.
+  /// Which sockets carry the call now, and how many packets came in on it; `relay` is the server's address.
   async path() {
     const stats = [...(await this.peer.getStats()).values()];
     const transport = stats.find((report) => report.type === "transport");
     const pair = stats.find((report) => report.type === "candidate-pair"
       && (transport?.selectedCandidatePairId ? report.id === transport.selectedCandidatePairId : report.selected));
     const local = stats.find((report) => report.id === pair?.localCandidateId);
+    const remote = stats.find((report) => report.id === pair?.remoteCandidateId);
     const inbound = stats.find((report) => report.type === "inbound-rtp");
-    return { port: local?.port ?? null, state: this.peer.connectionState, packets: inbound?.packetsReceived ?? 0 };
+    return { port: local?.port ?? null, relay: remote?.address ?? null, state: this.peer.connectionState, packets: inbound?.packetsReceived ?? 0 };
   }
 
   async end() {
