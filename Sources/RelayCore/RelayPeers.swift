@@ -9,7 +9,7 @@ import Trunk
 /// When a relay counts as gone.
 public struct PeerLimits: Hashable, Sendable {
     /// Between two pings to a relay that frames go to.
-    public var usedInterval = Interval.milliseconds(40)
+    public var usedInterval = Interval.milliseconds(30)
     /// Between two pings to any other.
     public var idleInterval = Interval.seconds(1)
     /// What an answer may take besides so many intervals: half as long again as it usually does; or this, when none has come yet.
@@ -167,18 +167,22 @@ struct RelayPeers: ~Copyable {
 
     private mutating func ask(_ index: Int, _ died: inout Bool) -> (probe: TrunkProbe, to: SocketAddress) {
         let interval = peers[index].usedUntil > now ? limits.usedInterval : limits.idleInterval
-        if let since = peers[index].waitingSince {
-            let usual = peers[index].pongs == 0 ? limits.firstAnswer : peers[index].roundTrip * 3 / 2
-            if peers[index].isAlive, now - since >= interval * Int64(limits.intervalsMax) + usual {
+        let usual = peers[index].pongs == 0 ? limits.firstAnswer : peers[index].roundTrip * 3 / 2
+        let patience = interval * Int64(limits.intervalsMax) + usual
+        let since = peers[index].waitingSince ?? now
+        peers[index].waitingSince = since
+        peers[index].nextPing = now + interval
+        if peers[index].isAlive {
+            if now - since >= patience {
                 peers[index].isAlive = false
                 died = true
+            } else {
+                // Not after patience ends: a call has no sound meanwhile.
+                peers[index].nextPing = min(now + interval, since + patience)
             }
-        } else {
-            peers[index].waitingSince = now
         }
         peers[index].sequence &+= 1
         peers[index].pings &+= 1
-        peers[index].nextPing = now + interval
         let probe = TrunkProbe(sentAt: now.nanoseconds, sequence: peers[index].sequence, state: .serving)
         return (probe, peers[index].address)
     }

@@ -23,6 +23,7 @@ struct ControlServer: ~Copyable {
     /// When the workers were last asked for a sign of life, and how often each had published until then.
     private var pulseAt: Instant
     private var published: [UInt64] = []
+    private var drops = DropLog()
 
     private static let signalTag: UInt64 = 2
     private static let keeperTag: UInt64 = 3
@@ -94,6 +95,8 @@ struct ControlServer: ~Copyable {
         if allTurn { try? keeper.send([RelayMessage.alive.rawValue]) }
         published = current
         for worker in workers { worker.poke() }
+        let readings = workers.map { $0.counters.snapshot() }
+        drops.advance(to: now) { reason in readings.reduce(0) { $0 &+ $1[reason] } }
     }
 
     private mutating func hearKeeper() {

@@ -52,6 +52,7 @@ struct ControlLoop: ~Copyable {
     /// Set while draining: when calls that still run are ended.
     private var drainEnds: Instant?
     private var dashboard: Dashboard
+    private var drops = DropLog()
 
     private static let signalTag: UInt64 = 2
     private static let wakerTag: UInt64 = 3
@@ -159,6 +160,7 @@ struct ControlLoop: ~Copyable {
         }
         hearWorkers(now)
         office.steerer?.advance(to: now)
+        drops.advance(to: now, workers)
         office.owners.advance(to: now, &reactor)
         while let outcome = office.owners.nextOutcome() { Self.deliver(outcome, now, &connections, &reactor, &office, uptime) }
         Self.advance(&connections, &reactor, &office, now)

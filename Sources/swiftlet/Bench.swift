@@ -14,6 +14,8 @@ struct BenchPlan {
     var size: Int
     /// How many transceivers the flows are spread over.
     var transceivers: Int
+    /// Packets in a frame that comes from another relay, at most.
+    var perFrame = Int.max
     static let batch = 64
 }
 
@@ -21,7 +23,7 @@ struct BenchPlan {
 enum Bench {
     static let help = """
         usage: swiftlet bench relay [--packets N] [--flows N] [--transceivers N] [--size BYTES] [--direction up|down]
-               swiftlet bench core  [--packets N] [--flows N] [--transceivers N] [--size BYTES] [--direction up|down]
+               swiftlet bench core  [--packets N] [--flows N] [--transceivers N] [--size BYTES] [--direction up|down|hop]
 
         relay  known flows over loopback sockets, both ways, beside a bare recvmmsg/sendmmsg loop and beside one recvfrom and one sendto
                per packet, in one thread, turn by turn: CPU time per packet of each
@@ -35,7 +37,8 @@ enum Bench {
           --flows N         1…20000 client addresses; relay: 1…512 (256)
           --transceivers N  1…64 transceivers that they are spread over (1)
           --size BYTES      20…1200 of payload (160)
-          --direction WAY   up: client → trunk, or down (relay: both; core: up)
+          --direction WAY   up: client → trunk, or down (relay: both; core: up); core also hop: from another relay to the transceiver
+          --per-frame N     1…64 packets in each of that relay's frames, at most (what fits)
         """
 
     static func run(_ arguments: [String]) throws(CommandError) {
@@ -58,24 +61,31 @@ enum Bench {
             if verb == "--help" || verb == "-h" { return say(help) }
             throw CommandError("there is no 'bench \(verb)'; `swiftlet bench --help` lists them")
         }
-        let names = ["--packets", "--flows", "--transceivers", "--size", "--direction"]
+        let names = ["--packets", "--flows", "--transceivers", "--size", "--direction", "--per-frame"]
         guard let given = try Arguments(rest, names: names, help: help) else { return }
         let direction: BenchPlan.Direction?
         switch given["--direction"] {
         case nil: direction = nil
         case "up": direction = .up
         case "down": direction = .down
-        case let text?: throw CommandError("--direction: '\(text)' is not allowed; it must be up or down")
+        case "hop" where verb == "core": direction = nil
+        case let text?: throw CommandError("--direction: '\(text)' is not allowed; it must be up or down, or hop for the core")
         }
         let plan = BenchPlan(
             packets: try given.number("--packets", 64...100_000_000, default: 1_000_000),
             flows: try given.number("--flows", 1...(verb == "relay" ? 512 : 20_000), default: 256),
             size: try given.number("--size", 20...1200, default: 160),
-            transceivers: try given.number("--transceivers", 1...64, default: 1))
+            transceivers: try given.number("--transceivers", 1...64, default: 1),
+            perFrame: try given.number("--per-frame", 1...64, default: 64))
         if verb == "core" {
             var bench = CoreBench(plan)
-            bench.run(direction ?? .up, packets: plan.packets)
-            say("core: \(bench.moved) packets moved, \((direction ?? .up).rawValue)")
+            if given["--direction"] == "hop" {
+                bench.passOn(packets: plan.packets)
+                say("core: \(bench.moved) packets moved, trunk → trunk")
+            } else {
+                bench.run(direction ?? .up, packets: plan.packets)
+                say("core: \(bench.moved) packets moved, \((direction ?? .up).rawValue)")
+            }
         } else {
             let directions = direction.map { [$0] } ?? BenchPlan.Direction.allCases
             do { try RelayBench.run(plan, directions) } catch { throw CommandError("bench: \(error)", status: 1) }

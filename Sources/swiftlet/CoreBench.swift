@@ -10,6 +10,11 @@ struct CoreBench: ~Copyable {
     private let packet: [UInt8]
     private let frames: [UInt8]
     private let frameSize: Int
+    /// The same packets as another ingress relay sends them here.
+    private let passing: [UInt8]
+    private let passingSize: Int
+    /// In all but the last.
+    private let packetsPerFrame: Int
     private(set) var moved = 0
 
     init(_ plan: BenchPlan) {
@@ -20,6 +25,9 @@ struct CoreBench: ~Copyable {
         }
         packet = FlowMaker.voice(plan.size)
         (frames, frameSize) = maker.frames(packet, to: clients, from: 0, count: max(BenchPlan.batch, plan.flows))
+        (passing, passingSize) = maker.frames(
+            packet, to: clients, from: 0, count: max(BenchPlan.batch, plan.flows), ingress: FlowMaker.relayID + 1, most: plan.perFrame)
+        packetsPerFrame = (passingSize - TrunkFormat.frameHeaderSize) / (TrunkFormat.recordHeaderSize + plan.size)
         for client in clients {
             let check = maker.check()
             _ = relay.receive(check.span.bytes, from: client, at: MonotonicClock.now())
@@ -40,6 +48,12 @@ struct CoreBench: ~Copyable {
         case .up: forward(packets / BenchPlan.batch, now)
         case .down: while moved < packets { deliver(now, limit: packets) }
         }
+    }
+
+    /// Passes on what another relay has sent, as the second hop.
+    mutating func passOn(packets: Int) {
+        let now = MonotonicClock.now()
+        while moved < packets { passOn(now, limit: packets) }
     }
 
     private mutating func forward(_ batches: Int, _ now: Instant) {
@@ -67,6 +81,31 @@ struct CoreBench: ~Copyable {
             start = end
             relay.advance(to: now)
         }
+    }
+
+    /// All frames of the other relay's once, up to `limit` packets, sixteen to a turn.
+    private mutating func passOn(_ now: Instant, limit: Int) {
+        let passing = passing
+        var start = 0
+        var inTurn = 0
+        while start < passing.count, moved < limit {
+            let end = min(start + passingSize, passing.count)
+            moved += packetsPerFrame * Self.take(passing.span.bytes.bytes(start..<end), &relay, now)
+            start = end
+            inTurn += 1
+            if inTurn == 16 || start >= passing.count || moved >= limit {
+                relay.advance(to: now)
+                drain()
+                inTurn = 0
+            }
+        }
+    }
+
+    /// How many frames were passed on.
+    private static func take(_ bytes: RawSpan, _ relay: inout Relay, _ now: Instant) -> Int {
+        let before = relay.counters.framesPassedOn
+        _ = relay.openTrunk(bytes, from: SocketAddress(.v4Loopback, port: 1), at: now)
+        return Int(relay.counters.framesPassedOn - before)
     }
 
     /// As the worker does: what is delivered is sent from where it lies.

@@ -65,11 +65,18 @@ struct FlowMaker {
 
     /// The frames in which a transceiver sends `payload` to each of `clients`, whose sessions are `1 + client's place`: all of one
     /// length, but the last may be shorter.
-    func frames(_ payload: [UInt8], to clients: [SocketAddress], from first: Int, count: Int) -> (bytes: [UInt8], size: Int) {
+    ///
+    /// - Parameters:
+    ///   - ingress: another relay's id, and the frames are client data that it sends to this one to be passed on.
+    ///   - most: records per frame, where fewer than fit.
+    func frames(
+        _ payload: [UInt8], to clients: [SocketAddress], from first: Int, count: Int, ingress: UInt16? = nil, most: Int = .max
+    ) -> (bytes: [UInt8], size: Int) {
         let record = TrunkFormat.recordHeaderSize + payload.count
-        let perFrame = max(1, (TrunkFormat.defaultMTU - TrunkFormat.frameHeaderSize) / record)
+        let perFrame = max(1, min(most, (TrunkFormat.defaultMTU - TrunkFormat.frameHeaderSize) / record))
         let header = TrunkHeader(
-            kind: .transceiverData, worker: 0, cluster: Self.cluster, transceiver: 1, ingressRelay: Self.relayID, ingressWorker: 0)
+            kind: ingress == nil ? .transceiverData : .clientData, worker: 0, cluster: Self.cluster, transceiver: 1,
+            ingressRelay: ingress ?? Self.relayID, ingressWorker: 0)
         var result: [UInt8] = []
         var frame = [UInt8](repeating: 0, count: TrunkFormat.frameHeaderSize + perFrame * record)
         for start in stride(from: 0, to: count, by: perFrame) {

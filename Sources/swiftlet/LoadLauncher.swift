@@ -28,7 +28,7 @@ struct LoadLauncher {
     }
 
     /// Every name that `start` knows; a relay's may be followed by options: `relay+gather-us=500`.
-    static let names = ["relay", "relay-uring", "bare", "plain", "nginx", "coturn"]
+    static let names = ["relay", "relay-uring", "second-hop", "bare", "plain", "nginx", "coturn"]
 
     /// Why a contestant cannot be had here; nil when it can.
     func absence(of name: String) -> String? {
@@ -48,6 +48,7 @@ struct LoadLauncher {
         switch parts[0] {
         case "relay", "relay-uring":
             return try relay(name, io: parts[0] == "relay" ? "epoll" : "io_uring", Array(parts.dropFirst()), peer)
+        case "second-hop": return try secondHop(name, Array(parts.dropFirst()), peer)
         case "bare", "plain": return try yardstick(name, peer)
         case "nginx": return try nginx(peer)
         case "coturn": return try coturn()
@@ -66,13 +67,45 @@ struct LoadLauncher {
 
 extension LoadLauncher {
     private func relay(_ name: String, io: String, _ options: [String], _ peer: SocketAddress) throws(CommandError) -> LoadTarget {
-        let table = folder.path + "/table-\(peer.port)"
-        tables.paths.append(table)
-        try write((1...maker.transceivers).map { "\($0) \(peer)\n" }.joined(), to: table)
-        var arguments = [
-            "--listen", "127.0.0.1:0", "--trunk", "127.0.0.1:0", "--key-file", folder.keyFile, "--transceivers", "table:\(table)",
-            "--cluster", "\(FlowMaker.cluster)", "--relay-id", "\(FlowMaker.relayID)", "--io", io,
+        let arguments = [
+            "--trunk", "127.0.0.1:0", "--transceivers", "table:\(try table(peer))", "--cluster", "\(FlowMaker.cluster)",
+            "--relay-id", "\(FlowMaker.relayID)", "--io", io,
         ]
+        return try relay(name, arguments, options)
+    }
+
+    /// A relay of the clients' cluster that another relay, of another one, sends frames to: all packets pass both, and this one is measured.
+    private func secondHop(_ name: String, _ options: [String], _ peer: SocketAddress) throws(CommandError) -> LoadTarget {
+        let (ingress, own) = (try Self.freeAddress(), try Self.freeAddress())
+        let (ingressCluster, ownID) = (FlowMaker.cluster + 1, FlowMaker.relayID + 1)
+        let relays = folder.path + "/relays-\(peer.port)"
+        tables.paths.append(relays)
+        try write("\(FlowMaker.relayID) \(ingressCluster) \(ingress)\n\(ownID) \(FlowMaker.cluster) \(own)\n", to: relays)
+        let common = ["--relays", relays, "--transceivers", "table:\(try table(peer))"]
+        let first = try relay(
+            name, common + ["--trunk", "\(ingress)", "--cluster", "\(ingressCluster)", "--relay-id", "\(FlowMaker.relayID)"], options)
+        do throws(CommandError) {
+            let second = try relay(
+                name, common + ["--trunk", "\(own)", "--cluster", "\(FlowMaker.cluster)", "--relay-id", "\(ownID)"], options)
+            return LoadTarget(
+                name: name, framing: .trunk, child: second.child, publicSide: first.publicSide, trunk: second.trunk,
+                metrics: second.metrics, companion: first.child)
+        } catch {
+            first.end()
+            throw error
+        }
+    }
+
+    /// A file by which every transceiver lives at `peer`.
+    private func table(_ peer: SocketAddress) throws(CommandError) -> String {
+        let path = folder.path + "/table-\(peer.port)"
+        tables.paths.append(path)
+        try write((1...maker.transceivers).map { "\($0) \(peer)\n" }.joined(), to: path)
+        return path
+    }
+
+    private func relay(_ name: String, _ own: [String], _ options: [String]) throws(CommandError) -> LoadTarget {
+        var arguments = ["--listen", "127.0.0.1:0", "--key-file", folder.keyFile] + own
         for (option, value) in [("workers", "1"), ("flows", "\(max(262_144, flows))")]
         where !options.contains(where: { $0.hasPrefix(option + "=") }) {
             arguments += ["--\(option)", value]

@@ -32,8 +32,8 @@ struct LoadPlan {
         A load generator on one processor, never sleeping, and real processes on another, taking turns: relays with flows opened by
         authentic checks, and what they are compared with. CPU time is the contestant's, kernel included.
 
-          --against NAMES    relay, relay-uring, bare, plain, nginx, coturn, with commas between them; options of a relay follow a plus:
-                             relay+gather-us=500 (relay,bare,plain)
+          --against NAMES    relay, relay-uring, second-hop, bare, plain, nginx, coturn, with commas between them; options of a relay follow
+                             a plus: relay+gather-us=500 (relay,bare,plain). second-hop: a relay behind another one, whose packets are frames
           --relay-option O   options for every relay, NAME=VALUE with commas between them
           --relay-program F  another build of swiftlet-relay
           --flows N          1…200000 (400)
@@ -52,7 +52,7 @@ struct LoadPlan {
         guard let given = try Arguments(arguments, names: Self.names, help: Self.help) else { return nil }
         let options = given["--relay-option"].map { "+" + $0.split(separator: ",").joined(separator: "+") } ?? ""
         against = (given["--against"] ?? "relay,bare,plain").split(separator: ",").map { name in
-            name.hasPrefix("relay") ? name + options : String(name)
+            name.hasPrefix("relay") || name.hasPrefix("second-hop") ? name + options : String(name)
         }
         for name in against where !LoadLauncher.names.contains(String(name.prefix { $0 != "+" })) {
             throw CommandError("--against: '\(name)' is not known; there are \(LoadLauncher.names.joined(separator: ", "))")

@@ -30,11 +30,18 @@ struct LoadTarget {
     let trunk: SocketAddress
     /// `http://HOST:PORT` of its counters, where it was asked for.
     var metrics: SocketAddress?
+    /// Another process that packets also go through, which is not measured.
+    var companion: LoadChild?
 
     var headroom: Int { framing == .turn ? 4 : 0 }
     var isRelay: Bool { framing == .trunk }
 
     func end() {
+        Self.end(process)
+        if let companion { Self.end(companion.process) }
+    }
+
+    private static func end(_ process: pid_t) {
         guard process > 0 else { return }
         kill(process, SIGTERM)
         var status: CInt = 0

@@ -9,11 +9,11 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 import aioice.ice
 
@@ -24,6 +24,7 @@ from relay_bench import Process
 
 LONG = os.environ.get("SWIFTLET_LAB") == "long"
 WAN = REPOSITORY / ".build" / "lab" / "wan"
+CLOCK_SHIFT = WAN.with_name("clock_shift.so")   # Tests/EndToEnd/clock_shift.c
 CLONE_NEWNET = 0x40000000
 
 # Latitude and longitude. Two ingresses, which are clusters of their own without transceivers, and two clusters.
@@ -121,6 +122,9 @@ class Part(Server):
     def is_alive(self):
         return self.process.process.poll() is None
 
+    def lines(self, pattern):
+        return [line for line in self.process.output if re.search(pattern, line)]
+
     def metrics(self):
         return self.site.inside(lambda: Metrics(request(self.url, "GET", "/metrics").text))
 
@@ -134,16 +138,22 @@ class Relay(Part):
         self.number, self.cluster = number, cluster
         self.public, self.trunk = f"{site.address(host)}:3478", f"{site.address(host)}:3479"
         self.url = f"http://127.0.0.1:{9090 + host}"
+        self.table = lab.folder / table
         self.arguments = [
             "--listen", self.public, "--trunk", self.trunk, "--metrics", f"127.0.0.1:{9090 + host}", "--key-file", lab.keys,
             "--cluster", cluster, "--relay-id", number, "--relays", lab.folder / "relays", "--transceivers",
-            f"table:{lab.folder / table}", "--workers", 1, "--flows", 4096]
+            f"table:{self.table}", "--workers", 1, "--flows", 4096]
 
     def passed_on(self):
         return self.metrics().total("^swiftlet_relay_trunk_frames_passed_on_total")
 
     def dropped(self, reason):
-        return self.metrics().total(rf'^swiftlet_relay\w*dropped\w*\{{[^}}]*reason="{reason}"')
+        return self.metrics().total(rf'^swiftlet_relay_dropped_total\{{reason="{reason}"')
+
+    def read_again(self):
+        said = len(self.process.output)
+        self.process.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: any("read again" in line for line in self.process.output[said:]), lambda: str(self.process))
 
 
 class Transceiver(Part):
@@ -174,9 +184,6 @@ class Door(Server):
 class Lab:
     """Leaving the `with` ends everything."""
 
-    def __init__(self, skewed={}):
-        self.skewed = skewed   # seconds by which the clock of a site's programs differs
-
     def __enter__(self):
         self.temporary = tempfile.TemporaryDirectory(prefix="swiftlet-lab-")
         self.folder = pathlib.Path(self.temporary.name)
@@ -190,9 +197,6 @@ class Lab:
         try:
             self._lay_cables()
             self._write_files()
-            for name, site in self.sites.items():
-                if shift := self.skewed.get(name):
-                    self._skew(site, shift)
             for part in self.parts:
                 part.start(ready=False)
             for part in self.parts:
@@ -281,14 +285,15 @@ class Lab:
             self.ingress[name] = self.relays[number] = relay
             rows.append(f"{name} {relay.public} {latitude} {longitude} {number} {number}@{relay.trunk}\n")
         for name, (cluster, *_) in CLUSTERS.items():
-            own = [Relay(self, self.sites[name], 10 * cluster + host, cluster, host, name) for host in (1, 2)]
+            own = [Relay(self, self.sites[name], 10 * cluster + host, cluster, host, f"{name}-{host}") for host in (1, 2)]
             self.relays |= {relay.number: relay for relay in own}
             for host in (11, 12):
                 transceiver = Transceiver(self, self.sites[name], 10 * cluster + host - 10, cluster, host, own[0].public)
                 self.transceivers[transceiver.number] = transceiver
                 members.append(f"id={transceiver.number} cluster={cluster} signaling={transceiver.signaling}\n")
             table = [f"{one.number} {one.trunk}\n" for one in self.transceivers.values() if one.cluster == cluster]
-            (self.folder / name).write_text("".join(table))
+            for relay in own:
+                relay.table.write_text("".join(table))
         lines = [f"{relay.number} {relay.cluster} {relay.trunk}\n" for relay in self.relays.values()]
         (self.folder / "relays").write_text("".join(lines))
         (self.folder / "ingresses").write_text("".join(rows))
@@ -305,13 +310,15 @@ class Lab:
         self.others.append(self.edge)
         self.edge.wait_for("^edge ready")
 
-    def _skew(self, site, seconds):
-        library = REPOSITORY / ".build" / "lab" / "clock_shift.so"
-        file = self.folder / f"shift-{site.name}"
+    def skew(self, name, seconds):
+        """Starts the programs of a site again with a clock that is wrong by so much; 0: right."""
+        file = self.folder / f"shift-{name}"
         file.write_bytes(int(seconds).to_bytes(8, "little", signed=True))
         for part in self.parts:
-            if part.site is site:
-                part.environment = {"LD_PRELOAD": str(library), "CLOCK_SHIFT_FILE": str(file)}
+            if part.site.name == name:
+                part.environment = {"LD_PRELOAD": str(CLOCK_SHIFT), "CLOCK_SHIFT_FILE": str(file)} if seconds else {}
+                part.kill()
+                part.start()
 
     # Looking at it
 
@@ -334,7 +341,6 @@ class LabCall(AiortcCall):
         self.headers = headers
 
     def _post(self, offer):
-        import time
         self.posted = time.monotonic()
         response = self.server.request("POST", self.path, offer, {"Content-Type": "application/sdp", **self.headers})
         self.answered = time.monotonic()
