@@ -5,6 +5,8 @@ BUILD_PACKAGES := pkg-config libssl-dev libsrtp2-dev liburing-dev libopus-dev li
 TEST_PACKAGES := espeak-ng chromium firefox-esr python3-venv python3-gi gir1.2-gstreamer-1.0 gir1.2-gst-plugins-bad-1.0 gstreamer1.0-nice \
 	redis-server gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
 BENCH_PACKAGES := valgrind binutils
+# Regions in network namespaces, and the world between them.
+LAB_PACKAGES := iproute2 util-linux gcc libc6-dev
 # What `swiftlet bench load --against nginx,coturn` compares with. Debian starts both as services when it installs them.
 PEER_PACKAGES := nginx-light libnginx-mod-stream coturn
 
@@ -19,7 +21,7 @@ SEEDS ?= 10000
 SWIFT ?= swift
 RELEASE := .build/release
 
-.PHONY: help run build test unit simulations hotpath budgets e2e faults planted lint format bench simulate fuzz deps deps-test deps-bench deps-peers clean
+.PHONY: help run build test unit simulations hotpath budgets e2e faults planted lint format bench lab simulate fuzz deps deps-test deps-bench deps-lab deps-peers clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +32,7 @@ help:
 	@echo "make hotpath          no reference counts, no allocations in the machine code of the packet path"
 	@echo "make budgets          instructions and allocations of a packet against their budgets"
 	@echo "make faults           what kills, upgrades and bad files cost, each beside the undisturbed minute"
+	@echo "make lab              three regions in network namespaces: their story, bad input, time to first media (root)"
 	@echo "make bench            what a packet costs the relay"
 	@echo "make simulate SEED=N  one call in virtual time"
 	@echo "make simulations [SEEDS=N]  many, with every fault there is"
@@ -71,6 +74,13 @@ e2e: deps-test build
 faults: deps-test build
 	SWIFTLET_FAULTS=long Tests/EndToEnd/run.sh test_faults test_faults_clients test_outage
 
+# Needs root, or a user who may make namespaces and open /dev/net/tun. SWIFTLET_LAB=short leaves the figures out, =long makes more of them.
+lab: deps-test deps-lab build
+	@mkdir -p .build/lab
+	cc -std=gnu17 -O2 -Wall -Wextra -Werror -o .build/lab/wan Tests/Lab/wan.c
+	cc -shared -fPIC -O1 -o .build/lab/clock_shift.so Tests/EndToEnd/clock_shift.c -ldl
+	Tests/Lab/run.sh
+
 # A copy with known bugs, each simulated until it is found.
 planted: deps
 	SWIFT=$(SWIFT) Tests/Planted/run.sh
@@ -95,6 +105,9 @@ deps:
 
 deps-test: deps
 	@Tuning/install-packages.sh $(TEST_PACKAGES)
+
+deps-lab:
+	@Tuning/install-packages.sh $(LAB_PACKAGES)
 
 deps-bench: deps
 	@Tuning/install-packages.sh $(BENCH_PACKAGES)

@@ -35,7 +35,7 @@ heap() {
     valgrind --leak-check=no "$program" bench "$@" 2>&1 | sed -n 's/.*total heap usage: \([0-9,]*\) allocs.*/\1/p' | tr -d ,
 }
 echo "relay core alone, 256 known flows of 1 transceiver, 160 B, batches of 64, valgrind:"
-for direction in up down; do
+for direction in up down hop; do
     first=$(instructions $direction $short)
     second=$(instructions $direction $long)
     echo "  instructions per packet, $direction  $(((second - first) / (long - short)))"
@@ -47,7 +47,7 @@ done
 first=$(heap relay --packets $short --flows 64 --direction up)
 second=$(heap relay --packets $long --flows 64 --direction up)
 echo "  allocations, up, with the sockets and both bare loops  $((second - first)) in $((long - short)) packets"
-for direction in up down; do
+for direction in up down hop; do
     echo "  where the instructions go, $direction:"
     callgrind_annotate --threshold=95 "$work/callgrind.$direction.$long" 2>/dev/null | grep -E '^ *[0-9,]+ \(' | head -n 10 | cut -c1-150
 done

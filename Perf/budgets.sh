@@ -39,7 +39,7 @@ check() {
     if [ "$2" -le "$allowed" ]; then mark=ok; else mark="TOO MUCH"; status=1; fi
     echo "budgets: $1: $2, budget $3: $mark"
 }
-for direction in up down; do
+for direction in up down hop; do
     first=$(instructions $direction $short)
     second=$(instructions $direction $long)
     check "instructions per packet, $direction" $(((second - first) / (long - short))) "$(value "instructions-$direction")"

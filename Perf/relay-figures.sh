@@ -2,13 +2,13 @@
 # Every figure that the relay is held to, one after the other, each beside what it is compared with. Prints; writes nothing. See Perf/README.md.
 #   ROUNDS=7 MILLISECONDS=500  turns of each contestant, and how long each is
 #   REALTIME=yes               for a machine with other work: the bench goes before everything else (root)
-#   ROWS="up burst"            only some of: instructions saturation up echo even rate latency memory workers bad flood
+#   ROWS="up burst"            only some of: instructions saturation up echo even hops rate latency memory workers bad flood
 set -eu
 cd "$(dirname "$0")/.."
 program=.build/release/swiftlet
 rounds="${ROUNDS:-7}"
 milliseconds="${MILLISECONDS:-500}"
-rows="${ROWS:-instructions saturation up echo even rate latency memory workers bad flood}"
+rows="${ROWS:-instructions saturation up echo even hops rate latency memory workers bad flood}"
 common="--rounds $rounds --milliseconds $milliseconds${REALTIME:+ --realtime yes}"
 relays=relay
 .build/release/swiftlet-relay --help | grep -q gather-us && relays="relay+gather-us=0,relay+gather-us=500"
@@ -32,6 +32,12 @@ if wanted echo "1,000 calls, echoed, in bursts of 32"; then
 fi
 if wanted even "400 calls, echoed, evenly spaced"; then
     bench load --against "$relays,relay-uring,bare,plain,$peers" --way echo --flows 400 --pattern even
+fi
+if wanted hops "a relay behind another one (second-hop is measured, its packets pass both)"; then
+    bench load --against "relay,second-hop,bare" --way up --flows 3000 --pattern burst:64
+    bench load --against "relay,second-hop,bare" --way echo --flows 1000 --pattern burst:32
+    bench load --against "relay,second-hop,bare" --way echo --flows 400 --pattern even
+    bench load --against "relay+gather-us=0,second-hop+gather-us=0,bare" --way echo --flows 400 --pattern even
 fi
 if wanted rate "the most without loss, each way and both"; then
     "$program" bench rate --against "$relays,bare" --flows 1000 --rounds 3 --milliseconds 500 ${REALTIME:+--realtime yes}

@@ -2,8 +2,10 @@
 # Runs the laboratory in namespaces of its own: network, processes, mounts. What is made in there goes when the last process of it goes, so
 # that nothing is left behind whichever way it ends. Arguments go to Python's unittest:
 #   run.sh                         the story, bad input, and the figures in their short form
+#   SWIFTLET_LAB=short run.sh      without the figures
 #   run.sh test_story -k ingress   what matches
-#   SWIFTLET_LAB=long run.sh       more places, delays and rounds
+#   SWIFTLET_LAB=long run.sh       more rounds
+#   REALTIME=yes run.sh            before everything else on a machine that has other work (root)
 # SWIFTLET_TEST_VENV and SWIFTLET_EXECUTABLE are those of Tests/EndToEnd/run.sh.
 set -eu
 cd "$(dirname "$0")"
@@ -26,10 +28,13 @@ unshare $user --mount --net --pid --fork --kill-child true 2>/dev/null ||
 SWIFTLET_TEST_VENV=${SWIFTLET_TEST_VENV:-$root/.build/venv}
 [ -x "$SWIFTLET_TEST_VENV/bin/python" ] || (cd ../EndToEnd && ./run.sh --help >/dev/null)
 export SWIFTLET_TEST_VENV PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$root/Tests/EndToEnd"
-[ $# -gt 0 ] || set -- test_story test_bad_input test_figures
+if [ $# -eq 0 ]; then
+    set -- test_story test_bad_input
+    [ "${SWIFTLET_LAB:-}" = short ] || set -- "$@" test_figures
+fi
 # /run is empty in there: names of namespaces and sockets of services stay outside. A shell is process 1, which collects the dead.
 # shellcheck disable=SC2086
-exec unshare $user --mount --net --pid --fork --kill-child --mount-proc sh -c '
+exec ${REALTIME:+chrt --rr 1} unshare $user --mount --net --pid --fork --kill-child --mount-proc sh -c '
     set -eu
     mount -t tmpfs lab /run
     mkdir -p /run/netns
