@@ -21,7 +21,8 @@ SEEDS ?= 10000
 SWIFT ?= swift
 RELEASE := .build/release
 
-.PHONY: help run build test unit simulations hotpath budgets e2e faults planted lint format bench lab simulate fuzz deps deps-test deps-bench deps-lab deps-peers clean
+.PHONY: help run build test unit simulations simulations-regions hotpath budgets e2e faults planted lint format bench lab simulate fuzz deps deps-test deps-bench \
+	deps-lab deps-peers clean
 .DEFAULT_GOAL := help
 
 help:
@@ -37,6 +38,7 @@ help:
 	@echo "make simulate SEED=N  one call in virtual time"
 	@echo "make simulations [SEEDS=N]  many, with every fault there is"
 	@echo "make fuzz             libFuzzer programs for every parser"
+	@echo "make simulations-regions  50 relays, 200 transceivers, 20,000 calls, and faults"
 	@echo "make planted          does the simulator find bugs that are put into a copy for it to find?"
 	@echo "make lint             formatting"
 
@@ -58,6 +60,11 @@ simulations: build
 	$(RELEASE)/swiftlet simulate --network wifi --seeds 40 >/dev/null
 	$(RELEASE)/swiftlet simulate --loss 20 --seeds 10 >/dev/null
 	Tests/Simulation/faults.sh $(RELEASE)/swiftlet $(SEEDS) $(SEED)
+	$(RELEASE)/swiftlet simulate --mode regions --seed $(SEED) --seeds 10
+
+# Regions as large as operators have them: a few minutes, most of them in one thread.
+simulations-regions: build
+	$(RELEASE)/swiftlet simulate --mode regions --relays 50 --transceivers 200 --calls 20000 --seed $(SEED)
 
 # No reference count and no allocation in the machine code of what runs for every packet.
 hotpath: deps-bench build

@@ -60,9 +60,10 @@ let package = Package(
         .target(name: "Audio", dependencies: ["Primitives", "RTP", "COpus", "CSpeexDSP"], swiftSettings: shell),
         .target(name: "Realtime", dependencies: ["Primitives"], swiftSettings: strict),
         .target(name: "Backend", dependencies: ["Primitives", "Realtime", "HTTP", "Audio", "CNGHTTP2"], swiftSettings: shell),
-        .target(name: "FlowCache", dependencies: ["Primitives", "Crypto", "CHiredis"], swiftSettings: shell),
+        .target(name: "Redis", dependencies: ["Primitives", "CHiredis"], swiftSettings: shell),
+        .target(name: "FlowCache", dependencies: ["Primitives", "Crypto", "Redis"], swiftSettings: shell),
 
-        .target(name: "Membership", dependencies: ["Primitives"], swiftSettings: strict),
+        .target(name: "Membership", dependencies: ["Primitives", "Crypto", "Redis"], swiftSettings: shell),
         .target(name: "Steering", dependencies: ["Primitives", "CMaxMindDB"], swiftSettings: shell),
 
         // The two product cores.
@@ -83,20 +84,23 @@ let package = Package(
             resources: [.embedInCode("Page/dashboard.html"), .embedInCode("Page/dashboard.js"), .embedInCode("Page/dashboard.css")],
             swiftSettings: shell),
         .target(name: "Configuration", dependencies: ["Primitives"], swiftSettings: shell),
+        .target(
+            name: "Registrar", dependencies: ["Primitives", "Crypto", "Redis", "Membership", "EventLoop", "Configuration", "Telemetry"],
+            swiftSettings: shell),
 
         // Programs.
         .executableTarget(
             name: "swiftlet-relay",
             dependencies: [
                 "Primitives", "Crypto", "RoutingHint", "Trunk", "RelayCore", "EventLoop", "Telemetry", "Serving", "Configuration", "HTTP",
-                "FlowCache",
+                "FlowCache", "Membership", "Registrar",
             ], path: "Sources/swiftlet-relay", swiftSettings: shell),
         .executableTarget(
             name: "swiftlet-transceiver",
             dependencies: [
                 "Primitives", "Crypto", "TransceiverCore", "EventLoop", "Telemetry", "Serving", "Configuration", "HTTP", "RoutingHint",
                 "Trunk", "SDP", "ICE", "DTLS", "SRTP", "RTP", "SCTP", "Realtime", "Backend", "TLS", "Steering",
-                "Membership",
+                "Membership", "Registrar",
             ], path: "Sources/swiftlet-transceiver",
             resources: page.map { .embedInCode("Page/\($0)") }, swiftSettings: shell),
         .executableTarget(
@@ -135,14 +139,14 @@ let package = Package(
         .testTarget(name: "RealtimeTests", dependencies: ["Realtime", "Backend", "HTTP", "CNGHTTP2", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "EventLoopTests", dependencies: ["EventLoop", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "ConfigurationTests", dependencies: ["Configuration", "Telemetry", "Primitives", "TestSupport"], swiftSettings: shell),
-        .testTarget(name: "FlowCacheTests", dependencies: ["FlowCache", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "FlowCacheTests", dependencies: ["FlowCache", "Redis", "TestSupport"], swiftSettings: shell),
         .testTarget(
             name: "TransceiverTests",
             dependencies: [
                 "TransceiverCore", "Crypto", "DTLS", "HTTP", "ICE", "RoutingHint", "RTP", "SCTP", "SDP", "STUN", "Trunk", "TestSupport",
             ],
             swiftSettings: shell),
-        .testTarget(name: "MembershipTests", dependencies: ["Membership", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "MembershipTests", dependencies: ["Membership", "Redis", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "SteeringTests", dependencies: ["Steering", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "SimulationTests", dependencies: ["Simulation", "TransceiverCore", "TestSupport"], swiftSettings: shell),
     ],

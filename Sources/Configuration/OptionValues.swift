@@ -176,6 +176,10 @@ extension OptionValues {
     /// `redis://…`; nil where nobody has said it. What is refused is not repeated: it may hold a password.
     public func redis(_ name: String) throws(ConfigurationError) -> RedisAddress? {
         guard let value = all(name).first else { return nil }
+        return try redis(value)
+    }
+
+    private func redis(_ value: Given) throws(ConfigurationError) -> RedisAddress {
         do throws(RedisAddress.Refusal) { return try RedisAddress(parsing: value.text) } catch {
             switch error {
             case .wantsTLS:
@@ -190,6 +194,12 @@ extension OptionValues {
         }
     }
 
+    /// `redis://…` of an option that may be something else too; nil when it is.
+    func redisAmongOthers(_ name: String) throws(ConfigurationError) -> RedisAddress? {
+        guard let value = all(name).first, value.text.hasPrefix("redis") else { return nil }
+        return try redis(value)
+    }
+
     /// `A.B.C.D` or a number; nil where the program decides.
     public func transceiverID(_ name: String) throws(ConfigurationError) -> UInt32? {
         guard let value = all(name).first else { return nil }
@@ -198,10 +208,11 @@ extension OptionValues {
         throw refused(value, "an IPv4 address, or a whole number from 0 to 4294967295")
     }
 
-    /// `direct:PREFIX:PORT` or `table:FILE`.
+    /// `direct:PREFIX:PORT`, `table:FILE` or `redis://…`.
     public func transceivers(_ name: String) throws(ConfigurationError) -> TransceiverSource {
         let value = try required(name)
-        let allowed = "direct:PREFIX:PORT with an IPv4 prefix, such as direct:10.0.0.0/8:4000, or table:FILE"
+        let allowed = "direct:PREFIX:PORT with an IPv4 prefix, such as direct:10.0.0.0/8:4000, or table:FILE, or redis://HOST"
+        if value.text.hasPrefix("redis") { return .registry(try redis(value)) }
         if value.text.hasPrefix("table:"), value.text.utf8.count > 6 { return .table(path: String(value.text.dropFirst(6))) }
         guard value.text.hasPrefix("direct:") else { throw refused(value, allowed) }
         let rest = value.text.dropFirst(7)

@@ -6,6 +6,8 @@ public enum TransceiverSource: Sendable, Equatable {
     case direct(IPPrefix, port: UInt16)
     /// Lines of `ID ADDRESS:PORT`, read again when the file changes.
     case table(path: String)
+    /// Transceivers write themselves there.
+    case registry(RedisAddress)
 }
 
 /// How datagrams are moved.
@@ -49,7 +51,7 @@ public struct RelayOptions: ProgramOptions {
                 OptionDefinition("trunk", "HOST:PORT", "internal UDP address, towards transceivers"),
                 OptionDefinition("key-file", "FILE", "written by `swiftlet keys generate`"),
                 OptionDefinition(
-                    "transceivers", "WHERE", "direct:PREFIX:PORT (hints carry IPv4 addresses) or table:FILE (ID ADDRESS:PORT lines)"),
+                    "transceivers", "WHERE", "direct:PREFIX:PORT (hints carry IPv4 addresses), table:FILE (ID ADDRESS:PORT lines), or redis://… where they register"),
                 .cluster,
                 OptionDefinition(
                     "relays", "FILE", "other relays, ID CLUSTER ADDRESS:PORT lines: they get what is for transceivers of their clusters",

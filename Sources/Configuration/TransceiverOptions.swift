@@ -142,6 +142,22 @@ public struct TransceiverOptions: ProgramOptions {
         keepSilent = .seconds(Int64(try values.number("keep-silent", in: Limits.keepSilent)))
         io = try values.choice("io")
         trunkMTU = try values.number("trunk-mtu", in: Limits.trunkMTU)
+        try checkThatItCanRegister()
+    }
+}
+
+extension TransceiverOptions {
+    /// What is registered must be what others reach.
+    private func checkThatItCanRegister() throws(ConfigurationError) {
+        guard case .registry = members else { return }
+        guard !trunk.ip.isAny else {
+            throw ConfigurationError("--trunk: \(trunk) is every address; --members redis:// tells it to relays, so it must be the internal one")
+        }
+        guard !signaling.ip.isLoopback || trunk.ip.isLoopback else {
+            throw ConfigurationError(
+                "--signaling: \(signaling) is for this machine alone; --members redis:// tells it to other transceivers, so it must be one that "
+                    + "they reach, or a wildcard for that of --trunk")
+        }
     }
 }
 

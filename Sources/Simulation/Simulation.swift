@@ -15,4 +15,12 @@
 //       ClientModel     how Chromium and Firefox time their checks, and when they give up
 //       FaultHappenings phases of a run, faults and their ends, and what pages do about them
 //       FaultPromises   what must hold at every datagram and at the end, and who must hear again when
+//
+// And the largest, where thousands of calls go through many regions; its transceivers and clients are light, its relays are real:
+//
+//     RegionPlan       sizes and faults
+//     RegionSimulation the world: relays of all clusters, the trunk between them, files that change
+//       RegionWorld       clients and owners
+//       RegionHappenings  what they do, and what befalls them
+//       RegionPromises    what must hold at every datagram, and at the end
 //     SeededEntropy     OpenSSL's randomness from the seed, so that a run comes back byte for byte

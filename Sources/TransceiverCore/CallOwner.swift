@@ -32,6 +32,13 @@ extension SignalingDesk {
         return owner
     }
 
+    /// Whether `request` asks for a call that has no place here, and could have one at another transceiver.
+    public mutating func wantsPlaceElsewhere(_ request: HTTPRequest, at wall: WallClock) -> Bool {
+        guard !acceptsCalls, request.method == "POST", Self.tellsCandidates(request) else { return false }
+        guard request.headers[Self.forwardedHeader] == nil, request.queryValue(Self.forwardedQueryItem) == nil else { return false }
+        return mayAsk(request, at: wall) != nil
+    }
+
     private static func callID(in request: HTTPRequest) -> (id: String, needsTrust: Bool)? {
         if request.path == "/v1/realtime" { return request.queryValue("call_id").map { ($0, true) } }
         guard let route = Route(request.path), route.methods.contains(request.method) else { return nil }
@@ -48,6 +55,14 @@ extension HTTPResponse {
     /// Nobody answers for a call any more.
     public static func ownerIsGone(_ message: String, code: String) -> HTTPResponse {
         var response = HTTPResponse.error(404, message, code: code)
+        response.headers.set("Access-Control-Allow-Origin", "*")
+        return response
+    }
+
+    /// No place for a new call here, and whoever had one does not answer.
+    public static var noPlace: HTTPResponse {
+        var response = HTTPResponse.error(503, "All places are taken. Try again later.", code: "at_capacity")
+        response.headers.set("Retry-After", "1")
         response.headers.set("Access-Control-Allow-Origin", "*")
         return response
     }

@@ -3,6 +3,7 @@
 import Configuration
 import EventLoop
 import HTTP
+import Membership
 import Primitives
 import RelayCore
 import Serving
@@ -20,6 +21,9 @@ struct ControlServer: ~Copyable {
     private let arguments: [String]
     private let keeper: MessageSocket
     private let cache: CacheStatus?
+    private var members: MemberReader?
+    /// Whom the workers know.
+    private var known: [Member]
     /// When the workers were last asked for a sign of life, and how often each had published until then.
     private var pulseAt: Instant
     private var published: [UInt64] = []
@@ -27,14 +31,16 @@ struct ControlServer: ~Copyable {
 
     private static let signalTag: UInt64 = 2
     private static let keeperTag: UInt64 = 3
+    private static let membersTag: UInt64 = 4
 
     init(
         signals: consuming SignalSource, listener: consuming StreamListener?, keeper: consuming MessageSocket, workers: [WorkerCommands],
-        arguments: [String], cache: CacheStatus?
+        arguments: [String], cache: CacheStatus?, members: MemberReader?, known: [Member]
     ) throws(Errno) {
         var reactor = try Reactor(capacity: Self.connectionsMax + 16, eventsPerTurn: 64)
         _ = try reactor.register(signals.descriptor, for: .readable, tag: Self.signalTag)
         _ = try reactor.register(keeper.descriptor, for: .readable, tag: Self.keeperTag)
+        if let members { _ = try reactor.register(members.waker.descriptor, for: .readable, tag: Self.membersTag) }
         var connections: Connections?
         if let listener = consume listener {
             connections = try Connections(listener, capacity: Self.connectionsMax, limits: Self.limits, reactor: &reactor)
@@ -48,6 +54,8 @@ struct ControlServer: ~Copyable {
         self.arguments = arguments
         self.keeper = keeper
         self.cache = cache
+        self.members = members
+        self.known = known
         pulseAt = MonotonicClock.now()
     }
 
@@ -76,6 +84,9 @@ struct ControlServer: ~Copyable {
                         if signal != .hangup { return }
                     }
                 case Self.keeperTag: hearKeeper()
+                case Self.membersTag:
+                    members?.waker.acknowledge()
+                    members?.tell(keeper, who: known)
                 case Connections.listenerTag: connections?.accept(&reactor, at: now)
                 default: serve(event.tag, now)
                 }
@@ -97,6 +108,7 @@ struct ControlServer: ~Copyable {
         for worker in workers { worker.poke() }
         let readings = workers.map { $0.counters.snapshot() }
         drops.advance(to: now) { reason in readings.reduce(0) { $0 &+ $1[reason] } }
+        members?.tell(keeper, who: known)
     }
 
     private mutating func hearKeeper() {
@@ -115,6 +127,7 @@ struct ControlServer: ~Copyable {
         do throws(ConfigurationError) {
             let settings = try WorkerProcess.adopt(descriptor, arguments)
             for worker in workers { worker.replace(settings) }
+            known = settings.members
             dashboard.mark("settings read again", at: wallClock())
         } catch { log("the keeper's settings: \(error)") }
     }
@@ -125,6 +138,7 @@ extension ControlServer {
         guard var connections = connections.take() else { return }
         let http = connections.counters
         let uptime = dashboard.uptime(at: now)
+        let members = members
         connections.serve(tag, &reactor, at: now) { request in
             if let answer = Dashboard.answer(request, page: "/") { return answer }
             switch request.path {
@@ -135,7 +149,7 @@ extension ControlServer {
             guard request.isRead else { return .response(.onlyGet(request)) }
             guard request.path == "/metrics" else { return .response(.text(200, "ok\n")) }
             let readings = Self.read(workers, &panel)
-            return .response(.text(200, metricsText(readings, http, uptime: uptime) + cacheText(cache), type: PrometheusText.contentType))
+            return .response(.text(200, metricsText(readings, http, uptime: uptime) + cacheText(cache) + memberText(members, now), type: PrometheusText.contentType))
         }
         self.connections = consume connections
     }
@@ -154,4 +168,11 @@ extension ControlServer {
                 peers: PublishedPeers.read(workers[index].counters.peers))
         }
     }
+}
+
+private func memberText(_ members: MemberReader?, _ now: Instant) -> String {
+    guard let members else { return "" }
+    var text = PrometheusText()
+    members.board.current.write(to: &text, prefix: "swiftlet_relay", at: now)
+    return text.string
 }

@@ -94,6 +94,8 @@ enum RelayMessage: UInt8 {
     case settings
     /// The files say what cannot be used; all stays as it was.
     case settingsRefused
+    /// Worker to keeper: whom the registry knows, in memory that comes with it.
+    case members
 
     /// Changes with any of the messages.
     static let version: UInt8 = 1

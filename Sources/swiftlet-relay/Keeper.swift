@@ -61,12 +61,12 @@ struct Keeper: ~Copyable {
 
     /// Runs a relay until it is told to end; the exit status.
     static func run(_ options: RelayOptions, _ arguments: [String]) throws(ConfigurationError) -> CInt {
-        let settings = try RelaySettings.read(arguments)
+        let environment = environment()
+        let folder = options.runtimeFolder ?? environment["RUNTIME_DIRECTORY"]?.split(separator: ":").first.map(String.init)
+        let settings = try RelaySettings.read(arguments, members: KeptMembers(in: folder).read())
         settings.warnAboutKeyFile()
         _ = try? Machine.raiseOpenFilesLimit()
         var signals: SignalSource? = try orFail("signals") { () throws(Errno) in try SignalSource() }
-        let environment = environment()
-        let folder = options.runtimeFolder ?? environment["RUNTIME_DIRECTORY"]?.split(separator: ":").first.map(String.init)
         if options.takeover {
             guard let folder else { throw ConfigurationError("--takeover needs --runtime-folder: that of the relay that runs") }
             if var keeper = try succeed(settings, arguments, folder, &signals, ServiceManager(environment)) { return keeper.run() }
@@ -222,6 +222,17 @@ extension Keeper {
         }
     }
 
+    /// The same, with a descriptor that came with them.
+    private static func words(of worker: borrowing KeptWorker?, with descriptor: inout FileDescriptor?) throws(Errno) -> [UInt8]? {
+        switch worker {
+        case .some(let worker):
+            guard var message = try worker.channel.receive() else { return nil }
+            descriptor = message.descriptors.take(0)
+            return message.bytes
+        case .none: return nil
+        }
+    }
+
     mutating func dropWorker() {
         guard let kept = worker.take() else { return }
         forget(kept)
@@ -255,7 +266,8 @@ extension Keeper {
     private mutating func hearWorker(_ now: Instant) -> CInt? {
         while true {
             let bytes: [UInt8]?
-            do throws(Errno) { bytes = try Self.words(of: worker) } catch {
+            var descriptor: FileDescriptor?
+            do throws(Errno) { bytes = try Self.words(of: worker, with: &descriptor) } catch {
                 if error == .wouldBlock { return nil }
                 bytes = nil
             }
@@ -266,6 +278,7 @@ extension Keeper {
             case .alive:
                 manager.tell("WATCHDOG=1")
                 readTableIfItHasChanged()
+            case .members: if let descriptor = descriptor.take() { takeMembers(descriptor) }
             default: break
             }
         }
@@ -394,7 +407,7 @@ extension Keeper {
         do throws(ConfigurationError) {
             // Also of one that is refused: it is told of once.
             tableStamp = RelaySettings.stamp(settings.options)
-            let fresh = try RelaySettings.read(arguments)
+            let fresh = try RelaySettings.read(arguments, members: lines(of: settings.members))
             try fresh.checkThatTheyCanFollow(settings)
             fresh.warnAboutKeyFile()
             storedSettings = try fresh.store()
@@ -406,6 +419,11 @@ extension Keeper {
             return
         }
         log("read again: \(settings.summary)")
+        useSettings()
+    }
+
+    /// Workers get what we have.
+    mutating func useSettings() {
         if workerIsReading { sendSettings() } else { workerIsBehind = true }
         // It has old ones.
         dropSpare()

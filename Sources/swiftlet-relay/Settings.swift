@@ -1,10 +1,11 @@
-// What is read from files, and may change while a relay runs: keys, the tables of transceivers and of other relays, and those options of the configuration file that need
-// no new socket and no other memory. The keeper reads and checks all of it, and hands workers the bytes that it has checked. So a file that
+// What is read from files, and may change while a relay runs: keys, the tables of transceivers and of other relays, and those options of the
+// configuration file that need no new socket and no other memory; and whom the registry knows, which a worker tells. The keeper reads and checks all of it, and hands workers the bytes that it has checked. So a file that
 // is bad later harms neither the worker that runs nor the one that takes its place.
 
 import Configuration
 import Crypto
 import EventLoop
+import Membership
 import Primitives
 import RelayCore
 import RoutingHint
@@ -24,9 +25,14 @@ struct RelaySettings: Sendable {
     let tableStamp: TableStamp
     private let files: SettingsFiles
 
+    /// Whom the registry of members knows; empty without one.
+    let members: [Member]
+
     /// Reads every file anew.
-    static func read(_ arguments: [String]) throws(ConfigurationError) -> RelaySettings {
-        try RelaySettings(arguments) { _, path, limit in readFile(path, limit: limit) }
+    ///
+    /// - Parameter members: lines of those who are known, where there is a registry.
+    static func read(_ arguments: [String], members: [UInt8]? = nil) throws(ConfigurationError) -> RelaySettings {
+        try RelaySettings(arguments) { file, path, limit in file == .members ? members : readFile(path, limit: limit) }
     }
 
     private init(_ arguments: [String], from source: (SettingsFile, String, Int) -> [UInt8]?) throws(ConfigurationError) {
@@ -43,6 +49,8 @@ struct RelaySettings: Sendable {
             throw ConfigurationError("--key-file: \(options.keyFile): \(error)")
         }
         var table: [UInt8]?
+        var lines: [UInt8]?
+        var members: [Member] = []
         tableStamp = Self.stamp(options)
         switch options.transceivers {
         case .direct(let prefix, let port): directory = .direct(prefix, port: port)
@@ -52,7 +60,15 @@ struct RelaySettings: Sendable {
             do throws(TransceiverDirectoryError) {
                 directory = try TransceiverDirectory(parsingTable: String(decoding: table, as: UTF8.self))
             } catch { throw ConfigurationError("--transceivers: \(path): \(error)") }
+        case .registry:
+            lines = source(.members, "", Limits.memberFileBytes)
+            do throws(MemberError) { members = try Member.file(parsing: String(decoding: lines ?? [], as: UTF8.self)) } catch {
+                log("the members of before: \(error); beginning with nobody")
+                lines = nil
+            }
+            directory = Self.directory(of: members, in: options.cluster)
         }
+        self.members = members
         var others: [UInt8]?
         if let path = options.relays {
             others = source(.relays, path, Limits.tableFileBytes)
@@ -64,7 +80,15 @@ struct RelaySettings: Sendable {
             relays = RelayDirectory()
         }
         self.options = options
-        files = SettingsFiles(contents: [configuration, keys, table, others])
+        files = SettingsFiles(contents: [configuration, keys, table, others, lines])
+    }
+
+    /// Relays of other clusters find the rest.
+    private static func directory(of members: [Member], in cluster: UInt16) -> TransceiverDirectory {
+        .table(
+            members.filter { $0.id.cluster == cluster }.compactMap { member in
+                member.trunk.map { TransceiverEntry(id: member.id.transceiver, address: $0) }
+            }.sorted { $0.id < $1.id })
     }
 
     struct TableStamp: Equatable {
@@ -109,6 +133,9 @@ extension RelaySettings {
         if let changed = fixed.first(where: { !$0.1 }) {
             throw ConfigurationError("the configuration file: \"\(changed.0)\" cannot change while the relay runs; restart it for that")
         }
+        if new.transceivers != old.options.transceivers, new.transceivers.isRegistry || old.options.transceivers.isRegistry {
+            throw ConfigurationError("the configuration file: a registry cannot come, go or move while the relay runs; restart it for that")
+        }
         // Transceivers speak with these two: they cannot change on one side alone.
         guard keys.ring.passwordKey == old.keys.ring.passwordKey else {
             throw ConfigurationError("--key-file: \(new.keyFile): another passwordKey is another deployment; restart the relay for that")
@@ -121,7 +148,7 @@ extension RelaySettings {
 
 // MARK: - From keeper to worker
 
-enum SettingsFile: Int, CaseIterable { case configuration, keys, table, relays }
+enum SettingsFile: Int, CaseIterable { case configuration, keys, table, relays, members }
 
 /// Contents by `SettingsFile`; nil where there is no such file.
 private struct SettingsFiles: Sendable { var contents: [[UInt8]?] }
@@ -139,6 +166,11 @@ extension RelaySettings {
             try memory.setHead(bytes)
             return memory
         }
+    }
+
+    /// The same with other members.
+    func replacing(members: [UInt8], _ arguments: [String]) throws(ConfigurationError) -> RelaySettings {
+        try RelaySettings(arguments) { file, _, _ in file == .members ? members : files.contents[file.rawValue] }
     }
 
     /// What `store` has stored.
@@ -160,5 +192,12 @@ extension RelaySettings {
             offset += Int(count)
         }
         try self.init(arguments) { file, _, _ in contents[file.rawValue] }
+    }
+}
+
+extension TransceiverSource {
+    var isRegistry: Bool {
+        if case .registry = self { return true }
+        return false
     }
 }

@@ -70,10 +70,12 @@ enum WorkerProcess {
         for number in [adoption.adopted, adoption.expired, adoption.torn] { words.append(UInt32(clamping: number)) }
         try orFail("keeper") { () throws(Errno) in try channel.send(words) }
 
+        let members = try MemberReader.start(settings)
         var control: ControlServer
         do throws(Errno) {
             control = try ControlServer(
-                signals: signals, listener: listener, keeper: channel, workers: commands, arguments: arguments, cache: cacheStatus)
+                signals: signals, listener: listener, keeper: channel, workers: commands, arguments: arguments, cache: cacheStatus,
+                members: members, known: settings.members)
         } catch { throw ConfigurationError("control thread: \(error)") }
         control.run()
         for command in commands { command.stop() }

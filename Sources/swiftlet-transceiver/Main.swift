@@ -7,6 +7,7 @@ import DTLS
 import EventLoop
 import Glibc
 import HTTP
+import Membership
 import Primitives
 import RTP
 import RoutingHint
@@ -88,7 +89,12 @@ import Trunk
 
         let steerer = try Steerer(
             options.steering, fallback: options.advertise, cluster: options.cluster, transceiver: id, on: trunk.ip, key: keys.trunkKey)
-        let owners = try OwnerDoor(options.members, options.owner, signaling: signaling, at: MonotonicClock.now())
+        // A wildcard is everywhere, so also where the trunk is.
+        let reachable = signaling.ip.isAny ? SocketAddress(trunk.ip, port: signaling.port) : signaling
+        var own = Member(id: MemberID(cluster: options.cluster, transceiver: id), trunk: trunk, signaling: reachable)
+        own.capacity = UInt32(clamping: options.sessions * workers)
+        let owners = try OwnerDoor(
+            options.members, options.owner, Registration(own: own, passwordKey: keys.passwordKey), at: MonotonicClock.now())
         let desk = SignalingDesk(
             settings: SignalingDesk.Settings(
                 cluster: options.cluster, transceiver: id, workers: workers, advertise: options.advertise,

@@ -4,6 +4,7 @@
 import EventLoop
 import HTTP
 import Primitives
+import Registrar
 import Serving
 import Telemetry
 import TransceiverCore
@@ -53,7 +54,7 @@ extension Office {
         }
         if let page = Page.answer(request) { return .response(page) }
         if let answer = Dashboard.answer(request) { return answer }
-        return .response(probe(request, http, uptime: uptime))
+        return .response(probe(request, http, uptime: uptime, at: now))
     }
 
     /// Signaling, with the relays that this client shall find in its answer.
@@ -66,7 +67,7 @@ extension Office {
         return response
     }
 
-    private mutating func probe(_ request: HTTPRequest, _ http: ConnectionCounters, uptime: Interval) -> HTTPResponse {
+    private mutating func probe(_ request: HTTPRequest, _ http: ConnectionCounters, uptime: Interval, at now: Instant) -> HTTPResponse {
         let probes = ["/healthz", "/readyz", "/metrics"]
         if probes.contains(request.path), !request.isRead { return .onlyGet(request) }
         switch request.path {
@@ -75,6 +76,7 @@ extension Office {
         case "/metrics":
             var text = PrometheusText()
             writeMetrics(&text, readings(), desk, http, owners.counters, uptime: uptime)
+            owners.registry?.write(to: &text, prefix: "swiftlet_transceiver", at: now)
             ledger.write(to: &text, steerer?.table)
             if let counters = steerer?.counters { writeSteering(&text, counters, steerer?.reports ?? [:]) }
             return .text(200, text.string, type: PrometheusText.contentType)

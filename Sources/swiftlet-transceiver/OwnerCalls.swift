@@ -17,6 +17,8 @@ struct ForwardCounters: Sendable {
     var ownerDead: UInt64 = 0
     /// More at once than are kept.
     var turnedAway: UInt64 = 0
+    /// New calls that had no place here.
+    var spilled: UInt64 = 0
     /// WebSockets that are carried through.
     var sockets: UInt64 = 0
 }
@@ -72,6 +74,8 @@ struct OwnerCalls: ~Copyable {
     private var waiting: [Waiting] = []
     private var exchanges: [UInt64: Exchange] = [:]
     private var tags: [UInt64: UInt64] = [:]
+    /// For clients whose request is not about a call of an owner.
+    private var refusals: [UInt64: HTTPResponse] = [:]
     private var nextTag = OwnerCalls.firstTag
     private var outcomes: [ForwardOutcome] = []
     /// Whom a client has said something to in this turn.
@@ -81,13 +85,18 @@ struct OwnerCalls: ~Copyable {
 
     /// Sends `request` on to `address` at the next turn; false when too many are under way.
     ///
-    /// - Parameter request: its headers are what the owner shall believe.
-    mutating func forward(_ request: HTTPRequest, of client: UInt64, to address: SocketAddress) -> Bool {
+    /// - Parameters:
+    ///   - request: its headers are what the owner shall believe.
+    ///   - refusal: what its client is told when nobody answers; nil: that the owner is dead.
+    mutating func forward(
+        _ request: HTTPRequest, of client: UInt64, to address: SocketAddress, orElse refusal: HTTPResponse? = nil
+    ) -> Bool {
         guard exchanges.count + waiting.count < Self.capacity else {
             counters.turnedAway += 1
             return false
         }
         waiting.append(Waiting(client: client, request: request, address: address))
+        refusals[client] = refusal
         return true
     }
 
@@ -164,6 +173,7 @@ extension OwnerCalls {
 
     private mutating func fail(_ client: UInt64) {
         counters.ownerDead += 1
+        if let refusal = refusals.removeValue(forKey: client) { return outcomes.append(.response(client: client, refusal)) }
         let message = "The transceiver that owns this call does not answer. The call is over, or will be soon; make a new one."
         outcomes.append(.response(client: client, .ownerIsGone(message, code: "call_owner_unreachable")))
     }
@@ -249,6 +259,7 @@ extension OwnerCalls {
     /// The owner's answer, without what belongs to its connection with us.
     private mutating func answer(_ client: UInt64, _ response: HTTPResponse) {
         counters.answered += 1
+        refusals[client] = nil
         var headers = HTTPHeaders()
         for field in response.headers.fields where !Self.isOfConnection(field.name, response.headers) {
             headers.add(field.name, field.value)

@@ -2,17 +2,40 @@ import Configuration
 import EventLoop
 import Membership
 import Primitives
+import Registrar
 import TransceiverCore
+
+/// What a registry needs of this transceiver.
+struct Registration {
+    /// As others reach it.
+    let own: Member
+    let passwordKey: [UInt8]
+}
 
 /// Where the signaling of other transceivers is.
 struct OwnerDirectory {
     private let source: MembersSource
+    private let own: MemberID
+    private var board: RegistryBoard?
+    private var readAt: Instant?
+    /// Calls given to others since the last reading, which does not know them.
+    private var given: [MemberID: UInt32] = [:]
     private var book = MemberBook()
     private var stamp: FileStamp?
     private var nextLook = Instant(nanoseconds: 0)
 
-    init(_ source: MembersSource, at now: Instant) throws(ConfigurationError) {
+    init(_ source: MembersSource, _ registration: Registration, at now: Instant) throws(ConfigurationError) {
         self.source = source
+        own = registration.own.id
+        if case .registry(let address) = source {
+            do throws(Errno) {
+                let board = try RegistryBoard(waking: nil)
+                let log: @Sendable (String) -> Void = { complain("swiftlet-transceiver: \($0)") }
+                _ = try RegistryThread.start(
+                    RegistryStart(address, passwordKey: registration.passwordKey, own: registration.own, board: board, log: log))
+                self.board = board
+            } catch { throw ConfigurationError("--members: \(error)") }
+        }
         guard case .file(let path) = source else { return }
         stamp = FileStamp(path)
         do throws(MemberFileProblem) { book.read(try Self.members(path), at: now) } catch {
@@ -22,7 +45,7 @@ struct OwnerDirectory {
 
     func signaling(of owner: CallOwner) -> SocketAddress? {
         switch source {
-        case .file: return book.signaling(of: MemberID(cluster: owner.cluster, transceiver: owner.transceiver))
+        case .file, .registry: return book.signaling(of: MemberID(cluster: owner.cluster, transceiver: owner.transceiver))
         case .direct(let prefix, let port):
             let ip = IPAddress(v4: owner.transceiver)
             guard prefix.contains(ip), !ip.isAny, !ip.isMulticast, owner.transceiver != .max else { return nil }
@@ -30,11 +53,32 @@ struct OwnerDirectory {
         }
     }
 
+    /// Who shall have a call that has no place here; nil: nobody has.
+    mutating func place() -> SocketAddress? {
+        guard let member = book.leastLoaded(in: own.cluster, but: own, given: given) else { return nil }
+        given[member.id, default: 0] += 1
+        return member.signaling
+    }
+
+    /// What the registry says, or has said; nil without one.
+    var registry: RegistryBoard.View? { board?.current }
+
+    /// How this transceiver is, for the others.
+    func describe(load: Int, isDraining: Bool) { board?.describe(load: UInt32(clamping: load), isDraining ? .draining : .serving) }
+
+    private mutating func lookAtBoard() {
+        guard let view = board?.current, view.readAt != readAt else { return }
+        readAt = view.readAt
+        book = view.book
+        given = [:]
+    }
+
     /// Looks once a second whether the file has changed. One with a mistake changes nothing.
     mutating func advance(to now: Instant) {
-        guard case .file(let path) = source, now >= nextLook else { return }
+        guard now >= nextLook else { return }
         nextLook = now + .seconds(1)
-        guard let stamp = FileStamp(path), stamp != self.stamp else { return }
+        lookAtBoard()
+        guard case .file(let path) = source, let stamp = FileStamp(path), stamp != self.stamp else { return }
         self.stamp = stamp
         do throws(MemberFileProblem) {
             book.read(try Self.members(path), at: now)

@@ -2,6 +2,7 @@ import Configuration
 import EventLoop
 import HTTP
 import Primitives
+import Registrar
 import Serving
 import TransceiverCore
 
@@ -13,10 +14,10 @@ struct OwnerDoor: ~Copyable {
     private let signaling: SocketAddress
     private var calls = OwnerCalls()
 
-    init(_ source: MembersSource?, _ choice: OwnerChoice, signaling: SocketAddress, at now: Instant) throws(ConfigurationError) {
-        if let source { directory = try OwnerDirectory(source, at: now) }
+    init(_ source: MembersSource?, _ choice: OwnerChoice, _ registration: Registration, at now: Instant) throws(ConfigurationError) {
+        if let source { directory = try OwnerDirectory(source, registration, at: now) }
         self.choice = choice
-        self.signaling = signaling
+        signaling = registration.own.signaling
     }
 
     static var firstTag: UInt64 { OwnerCalls.firstTag }
@@ -26,7 +27,8 @@ struct OwnerDoor: ~Copyable {
 
     /// What becomes of `request`, if somebody else owns its call; nil when it is answered here.
     mutating func answer(_ request: HTTPRequest, of tag: UInt64, _ desk: inout SignalingDesk, _ steerer: borrowing Steerer?) -> Answer? {
-        guard let directory, let owner = desk.owner(of: request, at: wallClock()) else { return nil }
+        guard let directory else { return nil }
+        guard let owner = desk.owner(of: request, at: wallClock()) else { return spill(request, of: tag, &desk, steerer) }
         guard let address = directory.signaling(of: owner), address != signaling else {
             calls.counters.ownerUnknown += 1
             let message = "The transceiver that owns this call is not known here. The call is over; make a new one."
@@ -46,6 +48,25 @@ struct OwnerDoor: ~Copyable {
         }
         return .later
     }
+
+    /// A call that has no place here goes to whoever has most; nil when nobody has: then it is refused here.
+    private mutating func spill(
+        _ request: HTTPRequest, of tag: UInt64, _ desk: inout SignalingDesk, _ steerer: borrowing Steerer?
+    ) -> Answer? {
+        guard desk.wantsPlaceElsewhere(request, at: wallClock()), let address = directory?.place(), address != signaling else { return nil }
+        calls.counters.spilled += 1
+        if choice == .redirect { return .response(.ownerIsElsewhere(address, request)) }
+        var request = request
+        Self.cleanse(&request, steerer)
+        guard calls.forward(request, of: tag, to: address, orElse: .noPlace) else { return .response(.noPlace) }
+        return .later
+    }
+
+    /// What the registry says, or has said; nil without one.
+    var registry: RegistryBoard.View? { directory?.registry }
+
+    /// How this transceiver is, for the others.
+    func describe(load: Int, isDraining: Bool) { directory?.describe(load: load, isDraining: isDraining) }
 
     private static func cleanse(_ request: inout HTTPRequest, _ steerer: borrowing Steerer?) {
         switch steerer {

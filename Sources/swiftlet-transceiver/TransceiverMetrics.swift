@@ -60,6 +60,7 @@ private func writeForwarded(_ text: inout PrometheusText, _ counters: ForwardCou
     text.sample(name, [("result", "owner_unknown")], counters.ownerUnknown)
     text.sample(name, [("result", "owner_dead")], counters.ownerDead)
     text.sample(name, [("result", "turned_away")], counters.turnedAway)
+    text.counter("swiftlet_transceiver_spilled_total", "New calls that had no place here and were sent to another.", counters.spilled)
     text.counter(
         "swiftlet_transceiver_forwarded_sockets_total", "WebSockets carried through to calls that live elsewhere.", counters.sockets)
 }

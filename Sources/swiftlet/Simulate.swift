@@ -7,6 +7,7 @@ enum Simulate {
     static let help = """
         usage: swiftlet simulate [--seed N] [--seeds N] [--scenario NAME] [--loss PERCENT] [--network perfect|wifi]
                swiftlet simulate --mode safety|liveness|both [--seed N] [--seeds N] [--scenario NAME]
+               swiftlet simulate --mode regions [--relays N] [--transceivers N] [--calls N] [--seed N] [--seeds N]
 
           --seed N         the first seed (1); the same seed gives the same run, byte for byte
           --seeds N        how many seeds, one after the other (1)
@@ -22,16 +23,24 @@ enum Simulate {
           --scenario NAME  which faults (chaos); "all" runs each of them:
         \(FaultScenario.allCases.map { "                    \($0.rawValue): \($0.summary)" }.joined(separator: "\n"))
 
+        With --mode regions: calls through relays of several clusters, of one hop and of two, and faults of all kinds. No packet may reach a
+        transceiver that does not own it, and every call that lives must be heard again soon after the last fault.
+          --relays N        4 to 200, of all clusters together (12)
+          --transceivers N  5 to 1000 (24)
+          --calls N         1 to 100000 (400)
+
         Prints what became of each call, or of all runs with faults; exit status 1 when a promise was broken, with the command that
         replays the run, and what happened in it.
         """
 
     static func run(_ arguments: [String]) throws(CommandError) {
-        let names = ["--seed", "--seeds", "--loss", "--network", "--scenario", "--mode"]
+        let names = ["--seed", "--seeds", "--loss", "--network", "--scenario", "--mode", "--relays", "--transceivers", "--calls"]
         guard let given = try Arguments(arguments, names: names, help: help) else { return }
         let first: UInt64 = try given.number("--seed", 0...(UInt64.max >> 1), default: 1)
         let count: UInt64 = try given.number("--seeds", 1...10_000_000, default: 1)
-        if let mode = given["--mode"] {
+        if given["--mode"] == "regions" {
+            try regions(given, first..<(first + count))
+        } else if let mode = given["--mode"] {
             try withFaults(modes(mode), choice(given["--scenario"] ?? "chaos", of: FaultScenario.self), first..<(first + count))
         } else {
             try calls(given, first..<(first + count))
@@ -110,7 +119,7 @@ extension Simulate {
     private static func modes(_ name: String) throws(CommandError) -> [SimulationMode] {
         if name == "both" { return SimulationMode.allCases }
         if let mode = SimulationMode(rawValue: name) { return [mode] }
-        throw CommandError("--mode: '\(name)' is none of safety, liveness, both")
+        throw CommandError("--mode: '\(name)' is none of safety, liveness, both, regions")
     }
 
     private static func withFaults(
@@ -179,5 +188,40 @@ extension Simulate {
                 + "datagrams \(network.sent), lost \(network.lost), duplicated \(network.duplicated), corrupted \(network.corrupted), "
                 + "replayed \(replayed); trace \(hex(fingerprint))"
         }
+    }
+}
+
+// MARK: - Regions
+
+extension Simulate {
+    private static func regions(_ given: Arguments, _ seeds: Range<UInt64>) throws(CommandError) {
+        let relays: Int = try given.number("--relays", 4...200, default: 12)
+        let transceivers: Int = try given.number("--transceivers", 5...1_000, default: 24)
+        let calls: Int = try given.number("--calls", 1...100_000, default: 400)
+        var broken = 0
+        for seed in seeds {
+            let plan = RegionPlan(seed: seed, relays: relays, transceivers: transceivers, calls: calls)
+            let report = RegionSimulation(plan).run()
+            say(describe(plan, report))
+            guard let violation = report.violations.first else { continue }
+            broken += 1
+            guard broken <= toldMax else { continue }
+            say("BROKEN: \(violation)")
+            say("  replay: \(plan.command)")
+            for line in report.trace.suffix(40) { say("  " + line) }
+        }
+        if broken > 0 { throw CommandError("\(broken) of \(seeds.count) runs broke a promise", status: 1) }
+    }
+
+    private static func describe(_ plan: RegionPlan, _ report: RegionReport) -> String {
+        let network = report.network
+        return "regions seed \(plan.seed): \(plan.relays) relays, \(plan.transceivers) transceivers, \(report.callsMade) calls, "
+            + "\(report.callsLost) lost with their transceiver, \(report.faults) faults, \(report.restarts) ICE restarts; "
+            + "words said \(report.packetsSaid), heard \(report.packetsHeard), checks answered \(report.checksAnswered); "
+            + "second hops \(report.secondHops), loops stopped \(report.loopsStopped), replayed \(report.replayed); "
+            + "healed \(report.healed), slowest \(report.slowestRecovery.milliseconds) ms; flows at most \(report.flowsMost), "
+            + "relays' memory \(report.relayBytes >> 20) MiB; datagrams \(network.sent), lost \(network.lost), "
+            + "duplicated \(network.duplicated), corrupted \(network.corrupted), overtook \(network.overtook); "
+            + "trace \(hex(report.fingerprint))"
     }
 }

@@ -83,6 +83,22 @@ private func help<Options: ProgramOptions>(_ type: Options.Type, _ arguments: [S
         #expect(try read(RelayOptions.self, Array(requiredOfRelay.dropLast()) + [text]).transceivers == source)
     }
 
+    @Test func `a relay and a transceiver have a registry`() throws {
+        let address = try RedisAddress(parsing: "redis://:secret@10.0.0.9/3")
+        let text = "redis://:secret@10.0.0.9/3"
+        #expect(try read(RelayOptions.self, Array(requiredOfRelay.dropLast()) + [text]).transceivers == .registry(address))
+        let wrong = complaint(RelayOptions.self, Array(requiredOfRelay.dropLast()) + ["redis://secret@10.0.0.9/3"])
+        #expect(wrong.contains("must be redis://") && !wrong.contains("secret"), "\(wrong)")
+        let near = ["--trunk", "127.0.0.1:1", "--advertise", "203.0.113.9:3478", "--key-file", "k", "--members", text]
+        #expect(try transceiver(near).members == .registry(address))
+        // What is registered must be what others reach.
+        let far = ["--trunk", "10.0.0.5:1"] + near.dropFirst(2)
+        #expect(complaint(far).hasPrefix("--signaling: 127.0.0.1:8080 is for this machine alone"))
+        #expect(complaint(far + ["--signaling", "0.0.0.0:8080", "--allow-anonymous"]) == "accepted")
+        let everywhere = ["--trunk", "0.0.0.0:1", "--id", "1"] + near.dropFirst(2)
+        #expect(complaint(everywhere).hasPrefix("--trunk: 0.0.0.0:1 is every address"))
+    }
+
     @Test(arguments: [
         "10.0.0.0/8:4000", "direct:", "direct:10.0.0.0/8", "direct:10.0.0.0/33:1", "direct:10.0.0.0/8:0", "direct:10.0.0.0/8:65536",
         "direct:2001:db8::/32:1", "table:", "tables:x", "",
