@@ -26,15 +26,19 @@ public struct DatagramSocket: ~Copyable, Sendable {
         public var coalesces = false
         /// Have the kernel note when each datagram came (`SO_TIMESTAMPNS`).
         public var timestamps = false
+        /// IPv4 datagrams leave whole (`IP_PMTUDISC_DO`), so that the kernel need not draw an identification for each, which takes some
+        /// percent of a send. The engine lets those be fragmented that are too long for their path.
+        public var leavesWhole = false
         public init(
             sharesPort: Bool = false, receiveBufferSize: Int? = nil, sendBufferSize: Int? = nil, coalesces: Bool = false,
-            timestamps: Bool = false
+            timestamps: Bool = false, leavesWhole: Bool = false
         ) {
             self.sharesPort = sharesPort
             self.receiveBufferSize = receiveBufferSize
             self.sendBufferSize = sendBufferSize
             self.coalesces = coalesces
             self.timestamps = timestamps
+            self.leavesWhole = leavesWhole
         }
     }
 
@@ -78,6 +82,8 @@ public struct DatagramSocket: ~Copyable, Sendable {
         if let size = options.sendBufferSize { try Syscall.setOption(raw, SOL_SOCKET, SO_SNDBUF, CInt(clamping: size)) }
         try Syscall.setOption(raw, SOL_SOCKET, SO_RXQ_OVFL, 1)
         try Syscall.setOption(raw, SOL_SOCKET, SO_TIMESTAMPNS, options.timestamps ? 1 : 0)
+        // Of dual-stack sockets too, for their IPv4 half. A kernel that refuses only fragments as before.
+        if options.leavesWhole { try? Syscall.setOption(raw, CInt(IPPROTO_IP), IP_MTU_DISCOVER, IP_PMTUDISC_DO) }
         guard options.coalesces else { return false }
         return (try? Syscall.setOption(raw, CInt(IPPROTO_UDP), UDP_GRO, 1)) != nil
     }

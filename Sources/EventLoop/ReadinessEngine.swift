@@ -46,7 +46,11 @@ enum ReadinessEngine {
                 sendPieces(of: index, in: &batch, on: descriptor, family: family)
                 index += 1
             case .refused(let error):
-                batch.recordFailure(error, index, datagrams: batch.segmentCount(index))
+                if error == .messageTooLong, sendFragmented(descriptor, batch.vectors.headers + index) {
+                    batch.recordSent(index..<index + 1)
+                } else {
+                    batch.recordFailure(error, index, datagrams: batch.segmentCount(index))
+                }
                 index += 1
             case .full(let error):
                 while index < batch.count {
@@ -77,8 +81,20 @@ enum ReadinessEngine {
             .messageTooLong where batch.entries[index].segmentSize > 0:
             if error == .inputOutput { segments = false }
             sendPieces(of: index, in: &batch, on: descriptor, family: family)
+        case .messageTooLong where sendFragmented(descriptor, batch.vectors.headers + index): batch.recordSent(index..<index + 1)
         default: batch.recordFailure(error, index, datagrams: batch.segmentCount(index))
         }
+    }
+
+    /// Sends one datagram that is longer than its path takes, in fragments, on a socket whose datagrams leave whole. False when it is not
+    /// such a socket, or it still cannot be sent.
+    @inline(never)
+    private static func sendFragmented(_ descriptor: CInt, _ header: UnsafeMutablePointer<mmsghdr>) -> Bool {
+        guard (try? Syscall.option(descriptor, CInt(IPPROTO_IP), IP_MTU_DISCOVER)) == IP_PMTUDISC_DO,
+            (try? Syscall.setOption(descriptor, CInt(IPPROTO_IP), IP_MTU_DISCOVER, IP_PMTUDISC_WANT)) != nil
+        else { return false }
+        defer { try? Syscall.setOption(descriptor, CInt(IPPROTO_IP), IP_MTU_DISCOVER, IP_PMTUDISC_DO) }
+        return (try? Syscall.sendMessages(descriptor, header, 1)) == 1
     }
 
     private static func sendPieces(of index: Int, in batch: inout SendBatch, on descriptor: CInt, family: AddressFamily) {
@@ -94,7 +110,11 @@ enum ReadinessEngine {
                 batch.statistics.retried &+= 1
                 retried = piece
             case .refused(let error):
-                batch.recordFailure(error, index, datagrams: 1)
+                if error == .messageTooLong, sendFragmented(descriptor, batch.pieces.headers + piece) {
+                    batch.statistics.sent &+= 1
+                } else {
+                    batch.recordFailure(error, index, datagrams: 1)
+                }
                 piece += 1
             case .full(let error):
                 batch.recordFailure(error, index, datagrams: UInt64(count - piece))

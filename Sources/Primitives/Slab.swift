@@ -21,6 +21,11 @@ import Glibc
         unsafe base.deallocate()
     }
 
+    /// Element 0; the others follow. For an index that fits by the way it was made. Valid while the slab lives.
+    @unsafe @inlinable @inline(__always) public var start: UnsafePointer<Element> { unsafe UnsafePointer(base) }
+    /// The same, to change it.
+    @unsafe @inlinable @inline(__always) public var mutableStart: UnsafeMutablePointer<Element> { mutating get { unsafe base } }
+
     @inlinable public subscript(index: Int) -> Element {
         unsafeAddress {
             precondition(UInt(bitPattern: index) < UInt(bitPattern: count))
@@ -97,6 +102,9 @@ extension Slab: @unchecked Sendable where Element: ~Copyable & Sendable {}
         body(&output)
         return unsafe output.finalize(for: buffer)
     }
+
+    /// The address of slot 0; the others follow. Valid while the slab lives.
+    @unsafe @inlinable @inline(__always) public var start: UnsafeMutableRawPointer { unsafe base }
 
     /// The address of slot `index`, for message vectors that are built once. Valid while the slab lives.
     @unsafe @inlinable public func address(_ index: Int) -> UnsafeMutableRawPointer {

@@ -53,13 +53,19 @@ import Trunk
 
     subscript(number: Int) -> Flow {
         unsafeAddress {
-            precondition(number >= 0 && number < capacity)
+            precondition(UInt(bitPattern: number) < UInt(bitPattern: capacity))
             return unsafe UnsafePointer(places + number)
         }
         unsafeMutableAddress {
-            precondition(number >= 0 && number < capacity)
+            precondition(UInt(bitPattern: number) < UInt(bitPattern: capacity))
             return unsafe places + number
         }
+    }
+
+    /// The same place for an index that the owner has made himself.
+    @unsafe @inline(__always) func unchecked(_ number: Int) -> UnsafeMutablePointer<Flow> {
+        assert(number >= 0 && number < capacity)
+        return unsafe places + number
     }
 
     /// No place from here on was ever used. It grows before the place is written, so a death in between leaves only an empty place.

@@ -53,6 +53,8 @@ public struct FlowTable: ~Copyable, Sendable {
     var flows: FlowMemory
     /// Upper half: 32 bits of the hash; lower half: index of the flow plus one, 0 for an empty place.
     private var index: Slab<UInt64>
+    /// Of a place in it.
+    private let mask: Int
     private var wheel: Slab<UInt32>
     /// Unconfirmed flows by hint, hashed into one byte each: two hints that share a place share a cap, which harms neither.
     var unconfirmedByHint: Slab<UInt8>
@@ -87,6 +89,7 @@ public struct FlowTable: ~Copyable, Sendable {
         flows = memory
         // Never more than half full: a search then looks at two places on average.
         index = Slab(zeros: Self.powerOfTwo(atLeast: 2 * capacity))
+        mask = index.count - 1
         wheel = Slab(count: 128) { _ in Self.none }
         unconfirmedByHint = Slab(zeros: min(max(Self.powerOfTwo(atLeast: capacity / 4), 1024), 65_536))
         unconfirmedBySession = Slab(count: 1024) { _ in 0 }
@@ -117,7 +120,7 @@ extension FlowTable {
     /// The number of the flow of `source`; good until the next change of the table.
     public func find(_ source: SocketAddress) -> Int? {
         let hash = hash(of: source)
-        var place = Int(hash) & (index.count &- 1)
+        var place = Int(hash) & mask
         while true {
             let entry = index[place]
             if entry == 0 { return nil }
@@ -125,7 +128,7 @@ extension FlowTable {
             if UInt32(truncatingIfNeeded: entry >> 32) == hash, flows[number].address == source.ip, flows[number].port == source.port {
                 return number
             }
-            place = (place &+ 1) & (index.count &- 1)
+            place = (place &+ 1) & mask
         }
     }
 
@@ -134,24 +137,21 @@ extension FlowTable {
     @inline(__always)
     mutating func follow(_ source: SocketAddress, on socket: UInt8, at now: Instant) -> (lane: UInt64, session: UInt32)? {
         let hash = hash(of: source)
-        var place = Int(hash) & (index.count &- 1)
+        var place = Int(hash) & mask
         while true {
-            let entry = index[place]
+            let entry = unsafe index.start[place]
             if entry == 0 { return nil }
             if entry >> 32 == UInt64(hash) {
-                let number = Int(truncatingIfNeeded: entry & 0xFFFF_FFFF) &- 1
-                if Self.follow(&flows[number], source, socket, Self.ticks(now)) { return (flows[number].lane, flows[number].session) }
+                // The index is this table's own memory, and names places of `flows` only.
+                let flow = unsafe flows.unchecked(Int(truncatingIfNeeded: entry & 0xFFFF_FFFF) &- 1)
+                if unsafe flow.pointee.address == source.ip, unsafe flow.pointee.port == source.port {
+                    unsafe flow.pointee.seen = Self.ticks(now)
+                    unsafe flow.pointee.socket = socket
+                    return unsafe (flow.pointee.lane, flow.pointee.session)
+                }
             }
-            place = (place &+ 1) & (index.count &- 1)
+            place = (place &+ 1) & mask
         }
-    }
-
-    @inline(__always)
-    private static func follow(_ flow: inout Flow, _ source: SocketAddress, _ socket: UInt8, _ ticks: UInt32) -> Bool {
-        guard flow.address == source.ip, flow.port == source.port else { return false }
-        flow.seen = ticks
-        flow.socket = socket
-        return true
     }
 
     public func route(_ number: Int) -> Route { flows[number].route }
@@ -159,7 +159,7 @@ extension FlowTable {
     public func socket(_ number: Int) -> UInt8 { flows[number].socket }
     /// False when no flow of `session` is unconfirmed; true says nothing.
     @inline(__always)
-    func mayBeUnconfirmed(_ session: UInt32) -> Bool { unconfirmedBySession[Int(session & 1023)] != 0 }
+    func mayBeUnconfirmed(_ session: UInt32) -> Bool { unsafe unconfirmedBySession.start[Int(session & 1023)] != 0 }
     public mutating func setSocket(_ number: Int, _ socket: UInt8) { flows[number].socket = socket }
     /// Whether `characters` are the ufrag that made this flow.
     public func ufragMatches(_ number: Int, _ characters: RawSpan) -> Bool { PackedUfrag(characters) == flows[number].ufrag }
@@ -363,14 +363,13 @@ extension FlowTable {
     func hintPlace(of ufrag: PackedUfrag) -> Int { Int(truncatingIfNeeded: ufrag.mixed) & (unconfirmedByHint.count &- 1) }
 
     mutating func addToIndex(_ hash: UInt32, _ number: Int) {
-        var place = Int(hash) & (index.count &- 1)
-        while index[place] != 0 { place = (place &+ 1) & (index.count &- 1) }
+        var place = Int(hash) & mask
+        while index[place] != 0 { place = (place &+ 1) & mask }
         index[place] = UInt64(hash) << 32 | UInt64(number &+ 1)
     }
 
     /// Linear probing without tombstones: what follows moves back, so that searches stay short for ever.
     private mutating func removeFromIndex(_ hash: UInt32, _ number: Int) {
-        let mask = index.count &- 1
         var hole = Int(hash) & mask
         while index[hole] != UInt64(hash) << 32 | UInt64(number &+ 1) {
             precondition(index[hole] != 0, "a flow is missing from the index")

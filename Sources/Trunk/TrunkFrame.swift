@@ -91,7 +91,7 @@ import Primitives
 extension TrunkFrame {
     /// The next record; nil after the last.
     @_lifetime(copy self)
-    @inlinable public mutating func nextRecord() -> TrunkRecord? {
+    @inlinable @inline(__always) public mutating func nextRecord() -> TrunkRecord? {
         guard remaining > 0 else { return nil }
         remaining &-= 1
         // `init` has looked at every length.
@@ -101,9 +101,19 @@ extension TrunkFrame {
         let ip = IPAddress(high: word0.byteSwapped, low: word1.byteSwapped)
         let client = SocketAddress(ip, port: UInt16(truncatingIfNeeded: end >> 48))
         let start = offset &+ TrunkFormat.recordHeaderSize
-        offset = start &+ Int(UInt16(truncatingIfNeeded: end >> 32))
-        let payload = unsafe bytes.extracting(unchecked: Range(uncheckedBounds: (start, offset)))
-        return TrunkRecord(client: client, session: UInt32(truncatingIfNeeded: end), payload: payload)
+        let length = Int(UInt16(truncatingIfNeeded: end >> 32))
+        offset = start &+ length
+        // There is a header, so there is memory.
+        let memory = unsafe bytes.withUnsafeBytes { unsafe $0.baseAddress.unsafelyUnwrapped }
+        let payload = unsafe RawSpan(_unsafeStart: memory + start, byteCount: length)
+        return TrunkRecord(
+            client: client, session: UInt32(truncatingIfNeeded: end), payload: unsafe _overrideLifetime(payload, copying: bytes))
+    }
+
+    /// Makes `record`, which was the last one taken, the next one again.
+    @inlinable public mutating func takeBack(_ record: borrowing TrunkRecord) {
+        remaining &+= 1
+        offset &-= TrunkFormat.recordHeaderSize &+ record.payload.byteCount
     }
 
     /// The content of a ping or pong.

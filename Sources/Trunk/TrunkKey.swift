@@ -54,7 +54,8 @@ import Primitives
     /// Adds both products of record `number`, which counts from 1. The words are little-endian values, as they are in the frame.
     @inlinable @inline(__always)
     mutating func add(_ word0: UInt64, _ word1: UInt64, _ word2: UInt64, number: Int, _ key: borrowing TrunkKey) {
-        let place = key.records[number & 15]
+        // There are 16.
+        let place = unsafe key.records.start[number & 15]
         add(word0 &+ place.word0, word1 &+ place.word1)
         add(word2 &+ place.word2, place.word3)
     }
@@ -71,24 +72,30 @@ import Primitives
     @inlinable @inline(__always)
     static func endsBlock(_ number: Int) -> Bool { number & 15 == 15 }
 
-    /// Hands the sum of a whole block to `hash`, which begins with the first.
-    @inline(never)
+    /// Hands the sum of a whole block to `hash`, which begins with the first, and begins the next.
+    @inline(__always)
     mutating func endBlock(_ number: Int, into hash: inout SipHash, _ key: borrowing TrunkKey) {
-        if number == 15 { hash = SipHash(key: key.sip) }
-        hash.update(word: low)
-        hash.update(word: high)
-        low = 0
-        high = 0
+        // By value, so that a sum that is being added up stays in registers.
+        Self.add(low, high, number, to: &hash, key.sip)
+        self = TagSum()
     }
 
-    /// The tag of a frame that begins with these little-endian words. `hash` has all whole blocks.
+    @inline(never)
+    private static func add(_ low: UInt64, _ high: UInt64, _ number: Int, to hash: inout SipHash, _ key: SipKey) {
+        if number == 15 { hash = SipHash(key: key) }
+        hash.update(word: low)
+        hash.update(word: high)
+    }
+
+    /// The tag of a frame that begins with these little-endian words. `hash` has all whole blocks: nothing of a frame with fewer than 15
+    /// records.
     @inline(__always)
     consuming func tag(_ first: UInt64, _ second: UInt64, recordCount: Int, after hash: borrowing SipHash, _ key: borrowing TrunkKey)
         -> UInt64
     {
         // Byte 12 counts hops: the lowest byte of this little-endian word's upper half.
         add(first &+ key.header0, (second & 0xFFFF_FF00_FFFF_FFFF) &+ key.header1)
-        return recordCount < 15 ? Self.finish(low, high, SipHash(key: key.sip)) : finishLong(hash)
+        return recordCount < 15 ? Self.finish(low, high, SipHash(key: key.sip)) : Self.finishLong(low, high, hash)
     }
 
     @inline(__always)
@@ -100,5 +107,5 @@ import Primitives
     }
 
     @inline(never)
-    private func finishLong(_ hash: borrowing SipHash) -> UInt64 { Self.finish(low, high, copy hash) }
+    private static func finishLong(_ low: UInt64, _ high: UInt64, _ hash: borrowing SipHash) -> UInt64 { finish(low, high, copy hash) }
 }

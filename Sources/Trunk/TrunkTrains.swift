@@ -130,7 +130,7 @@ extension TrunkTrains {
             if fitsMTU { index[place] = UInt16(truncatingIfNeeded: number) }
         }
         trains[number].isSealed = false
-        return write(payload, client, session, lane, number)
+        return write(payload, client, session, number)
     }
 
     /// Copies one datagram into the train that is open for `lane`, wherever it goes. False, and nothing changed, when there is none:
@@ -142,15 +142,17 @@ extension TrunkTrains {
         guard number >= drained, number < count, trains[number].lane == lane, !trains[number].isSealed,
             TrunkFormat.frameHeaderSize &+ needed <= mtu, makeRoom(needed, in: number)
         else { return false }
-        return write(payload, client, session, lane, number)
+        return write(payload, client, session, number)
     }
 
-    /// The same where it is cheap: into the frame that is open, unless the record ends a block.
+    /// The same where it is cheap: into the frame that is open, unless the record ends a block. `payload` is not empty.
     @inlinable @inline(__always)
     public mutating func append(_ payload: RawSpan, client: SocketAddress, session: UInt32, toFrameOf lane: TrunkLane) -> Bool {
-        let number = Int(index[Self.place(of: lane)])
-        let slots = unsafe storage.address(0)
-        return unsafe Self.write(payload, client, session, lane, &trains[number], slots, key, blockMayEnd: false)
+        // There is always a train 0, and nothing puts a number here that is no train's.
+        let train = unsafe trains.mutableStart + Int(index[Self.place(of: lane)])
+        let needed = TrunkFormat.recordHeaderSize &+ payload.byteCount
+        guard unsafe train.pointee.lane == lane, unsafe needed <= train.pointee.room else { return false }
+        return unsafe Self.write(payload, client, session, &train.pointee, storage.start, key, blockMayEnd: false)
     }
 
     /// What `nextTransmit` and `nextDeparture` will give, for a caller who must know before it writes.
@@ -225,7 +227,7 @@ extension TrunkTrains {
     /// Makes the open frame take `needed` more bytes, beginning a new frame if it must; false when the train is full.
     @inline(__always)
     private mutating func makeRoom(_ needed: Int, in number: Int) -> Bool {
-        let slots = unsafe storage.address(0)
+        let slots = unsafe storage.start
         return unsafe Self.makeRoom(needed, &trains[number], slots, from: number &* storage.slotSize, mtu, key)
     }
 
@@ -246,25 +248,23 @@ extension TrunkTrains {
         return true
     }
 
-    /// Writes a record of a datagram into the open frame of train `number`; false, and nothing written, when that is another lane's or has
-    /// no room.
+    /// Writes a record of a datagram into the open frame of train `number`, which has room for it.
     @inline(__always)
-    private mutating func write(_ payload: RawSpan, _ client: SocketAddress, _ session: UInt32, _ lane: TrunkLane, _ number: Int) -> Bool {
-        let slots = unsafe storage.address(0)
-        guard unsafe Self.write(payload, client, session, lane, &trains[number], slots, key, blockMayEnd: true) else { return false }
+    private mutating func write(_ payload: RawSpan, _ client: SocketAddress, _ session: UInt32, _ number: Int) -> Bool {
+        _ = unsafe Self.write(payload, client, session, &trains[number], storage.start, key, blockMayEnd: true)
         if TagSum.endsBlock(trains[number].frameRecords) { endBlock(number) }
         return true
     }
 
-    /// The same without the end of a block; also false when the record ends one and that may not be.
+    /// The same without the end of a block; false, and nothing written, when the record ends one and that may not be.
     @unsafe @inlinable @inline(__always)
     static func write(
-        _ payload: RawSpan, _ client: SocketAddress, _ session: UInt32, _ lane: TrunkLane, _ train: inout Train,
-        _ slots: UnsafeMutableRawPointer, _ key: borrowing TrunkKey, blockMayEnd: Bool
+        _ payload: RawSpan, _ client: SocketAddress, _ session: UInt32, _ train: inout Train, _ slots: UnsafeMutableRawPointer,
+        _ key: borrowing TrunkKey, blockMayEnd: Bool
     ) -> Bool {
         let room = train.room
         let needed = TrunkFormat.recordHeaderSize &+ payload.byteCount
-        guard train.lane == lane, needed <= room else { return false }
+        assert(needed <= room)
         let number = train.frameRecords &+ 1
         if !blockMayEnd, TagSum.endsBlock(number) { return false }
         let record = unsafe slots + (train.limit &- room)
@@ -277,8 +277,9 @@ extension TrunkTrains {
         unsafe record.storeBytes(of: word2, toByteOffset: 16, as: UInt64.self)
         train.sum.add(word0.littleEndian, word1.littleEndian, word2.littleEndian, number: number, key)
         unsafe payload.withUnsafeBytes { source in
-            guard let bytes = source.baseAddress else { return }
-            unsafe (record + 24).copyMemory(from: bytes, byteCount: source.count)
+            // Where blocks may end, anything may come, nothing too.
+            if blockMayEnd, unsafe source.baseAddress == nil { return }
+            unsafe (record + 24).copyMemory(from: source.baseAddress.unsafelyUnwrapped, byteCount: source.count)
         }
         return true
     }
@@ -296,7 +297,7 @@ extension TrunkTrains {
         train.sum.endBlock(records, into: &train.hash, key)
     }
 
-    private mutating func closeFrame(_ number: Int) { unsafe Self.close(trains[number], storage.address(0), key) }
+    private mutating func closeFrame(_ number: Int) { unsafe Self.close(trains[number], storage.start, key) }
 
     @unsafe @inline(__always)
     private static func close(_ train: borrowing Train, _ slots: UnsafeMutableRawPointer, _ key: borrowing TrunkKey) {

@@ -103,8 +103,9 @@ struct RelayWorker: ~Copyable {
     private var undeliverable: UInt64 = 0
     private var turns: UInt64 = 0
     private var gather: AdaptiveGather
-    /// Datagrams of both sides that the turns before this one have seen.
+    /// Datagrams of both sides that the turns before this one have seen, and those of clients.
     private var seen: UInt64 = 0
+    private var seenOfClients: UInt64 = 0
     /// Whether a socket may have more than this turn has taken.
     private var isBehind = false
     /// Receives that brought something.
@@ -181,10 +182,16 @@ struct RelayWorker: ~Copyable {
         publish(MonotonicClock.now())
         commands.tell(relay.flows.adoption)
         while true {
-            engine.wait(until: relay.nextDeadline.instant)
-            let now = MonotonicClock.now()
+            let before = gather.isBursty ? MonotonicClock.now() : .zero
+            // Flows that end wait for the control thread's wake-up.
+            engine.wait(until: relay.promptDeadline.instant)
+            var now = MonotonicClock.now()
             isBehind = false
             if takeEvents(now) == .stop { return finish(now) }
+            if gather.isBursty, clientsAreReady, let until = gather.pause(afterSleep: now - before, at: now) {
+                MonotonicClock.sleep(until: until)
+                now = MonotonicClock.now()
+            }
             for index in 0..<sides.count { receiveFromClients(index, now) }
             receiveFromTrunk(now)
             relay.advance(to: now)
@@ -198,10 +205,18 @@ struct RelayWorker: ~Copyable {
 
     /// Lets more come, if that is worth it.
     private mutating func pause(_ now: Instant) {
-        let total = relay.counters.publicDatagrams &+ relay.counters.delivered
-        let until = gather.pause(after: Int(truncatingIfNeeded: total &- seen), at: now)
+        let ofClients = relay.counters.publicDatagrams
+        let total = ofClients &+ relay.counters.delivered
+        let until = gather.pause(
+            after: Int(truncatingIfNeeded: total &- seen), fromClients: Int(truncatingIfNeeded: ofClients &- seenOfClients), at: now)
         seen = total
+        seenOfClients = ofClients
         if !isBehind, let until { MonotonicClock.sleep(until: until) }
+    }
+
+    private var clientsAreReady: Bool {
+        for index in 0..<sides.count where sides[index].isReady { return true }
+        return false
     }
 }
 

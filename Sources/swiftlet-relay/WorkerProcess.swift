@@ -127,13 +127,13 @@ enum WorkerProcess {
         for group in 0..<estate.publicCount {
             sockets[group] = try orFail("public socket \(number)") { () throws(Errno) in
                 try estate.takeSocket(
-                    group: group, worker: number, .init(receiveBufferSize: WorkerLimits.receiveBuffer, timestamps: measures))
+                    group: group, worker: number, .init(receiveBufferSize: WorkerLimits.receiveBuffer, timestamps: measures, leavesWhole: true))
             }
         }
         let trunk = try orFail("trunk socket \(number)") { () throws(Errno) in
             try estate.takeSocket(
                 group: estate.publicCount, worker: number,
-                .init(receiveBufferSize: WorkerLimits.receiveBuffer, coalesces: true, timestamps: measures))
+                .init(receiveBufferSize: WorkerLimits.receiveBuffer, coalesces: true, timestamps: measures, leavesWhole: true))
         }
         if number == 0 {
             log(
