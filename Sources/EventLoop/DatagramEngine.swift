@@ -170,6 +170,15 @@ extension DatagramEngine {
         return batch.count
     }
 
+    /// What ICMP has said of a datagram that was sent: where to, and whether nobody listens there. nil when it has said nothing more. Only
+    /// for sockets with `reportsErrors`; take all of them after a receive or a send has counted an error, or a receive brought nothing.
+    public func nextErrorReport(on handle: DatagramHandle) -> (destination: SocketAddress, isRefusal: Bool)? {
+        while let report = Syscall.nextErrorReport(sockets[handle.index].descriptor) {
+            if let destination = report.destination { return (destination, report.isRefusal) }
+        }
+        return nil
+    }
+
     /// Sends and empties `batch`. After a failure on one datagram the next is tried; what became of them is in `batch.statistics`.
     /// When the socket's buffer or the device's queue is full, the rest of the batch, its newest datagrams, is dropped and counted.
     public mutating func send(_ batch: inout SendBatch, on handle: DatagramHandle) {

@@ -29,9 +29,12 @@ public struct DatagramSocket: ~Copyable, Sendable {
         /// IPv4 datagrams leave whole (`IP_PMTUDISC_DO`), so that the kernel need not draw an identification for each, which takes some
         /// percent of a send. The engine lets those be fragmented that are too long for their path.
         public var leavesWhole = false
+        /// Keep what ICMP says of datagrams that were sent (`IP_RECVERR`), for `DatagramEngine.nextErrorReport`. Who asks for it must read
+        /// it: until then the socket is readable.
+        public var reportsErrors = false
         public init(
             sharesPort: Bool = false, receiveBufferSize: Int? = nil, sendBufferSize: Int? = nil, coalesces: Bool = false,
-            timestamps: Bool = false, leavesWhole: Bool = false
+            timestamps: Bool = false, leavesWhole: Bool = false, reportsErrors: Bool = false
         ) {
             self.sharesPort = sharesPort
             self.receiveBufferSize = receiveBufferSize
@@ -39,6 +42,7 @@ public struct DatagramSocket: ~Copyable, Sendable {
             self.coalesces = coalesces
             self.timestamps = timestamps
             self.leavesWhole = leavesWhole
+            self.reportsErrors = reportsErrors
         }
     }
 
@@ -84,6 +88,10 @@ public struct DatagramSocket: ~Copyable, Sendable {
         try Syscall.setOption(raw, SOL_SOCKET, SO_TIMESTAMPNS, options.timestamps ? 1 : 0)
         // Of dual-stack sockets too, for their IPv4 half. A kernel that refuses only fragments as before.
         if options.leavesWhole { try? Syscall.setOption(raw, CInt(IPPROTO_IP), IP_MTU_DISCOVER, IP_PMTUDISC_DO) }
+        let isV4 = try Syscall.option(raw, SOL_SOCKET, SO_DOMAIN) == AF_INET
+        // An IPv6 socket may be dual-stack: then it has both kinds.
+        try Syscall.setOption(raw, CInt(IPPROTO_IP), IP_RECVERR, options.reportsErrors ? 1 : 0)
+        if !isV4 { try Syscall.setOption(raw, CInt(IPPROTO_IPV6), IPV6_RECVERR, options.reportsErrors ? 1 : 0) }
         guard options.coalesces else { return false }
         return (try? Syscall.setOption(raw, CInt(IPPROTO_UDP), UDP_GRO, 1)) != nil
     }

@@ -14,6 +14,9 @@ import Glibc
     public static let inProgress = Errno(rawValue: EINPROGRESS)
     /// `ECONNREFUSED`; on a UDP socket: an ICMP message that came back for an earlier datagram.
     public static let connectionRefused = Errno(rawValue: ECONNREFUSED)
+    /// Of a UDP socket that reports errors: an ICMP message for an earlier datagram. For this one: there is no way to it.
+    public static let hostUnreachable = Errno(rawValue: EHOSTUNREACH)
+    public static let networkUnreachable = Errno(rawValue: ENETUNREACH)
     /// `ECONNABORTED`: a connection that died before it was accepted.
     public static let connectionAborted = Errno(rawValue: ECONNABORTED)
     public static let connectionReset = Errno(rawValue: ECONNRESET)
@@ -33,6 +36,8 @@ import Glibc
     /// `ENFILE`: the machine has no free descriptor.
     public static let tooManyOpenFilesInSystem = Errno(rawValue: ENFILE)
     public static let addressInUse = Errno(rawValue: EADDRINUSE)
+    /// `ENOSPC`: the file system is full.
+    public static let noSpace = Errno(rawValue: ENOSPC)
     public static let noEntry = Errno(rawValue: ENOENT)
     public static let exists = Errno(rawValue: EEXIST)
     public static let notSupported = Errno(rawValue: EOPNOTSUPP)

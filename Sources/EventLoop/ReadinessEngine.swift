@@ -67,7 +67,7 @@ enum ReadinessEngine {
         _ error: Errno, _ index: Int, in batch: inout SendBatch, on descriptor: CInt, family: AddressFamily, segments: inout Bool
     ) {
         switch error {
-        case .connectionRefused:
+        case .connectionRefused, .hostUnreachable, .networkUnreachable:
             // Twice: what is in the way now may belong to one of the others.
             for _ in 0..<2 {
                 batch.statistics.retried &+= 1
@@ -137,7 +137,7 @@ enum ReadinessEngine {
     private static func step(_ descriptor: CInt, _ headers: UnsafeMutablePointer<mmsghdr>, _ count: Int, mayRetry: Bool) -> Step {
         do throws(Errno) { return .sent(try Syscall.sendMessages(descriptor, headers, count)) } catch {
             switch error {
-            case .connectionRefused where mayRetry: return .again
+            case .connectionRefused where mayRetry, .hostUnreachable where mayRetry, .networkUnreachable where mayRetry: return .again
             case .wouldBlock, .noBufferSpace: return .full(error)
             default: return .refused(error)
             }

@@ -140,6 +140,16 @@ extension Syscall {
     static func sendMessages(_ descriptor: CInt, _ headers: UnsafeMutablePointer<mmsghdr>, _ count: Int) throws(Errno) -> Int {
         Int(try retrying { sendmmsg(descriptor, headers, CUnsignedInt(count), CInt(MSG_DONTWAIT)) })
     }
+    /// The next report of the socket's error queue, where its datagram had been sent, and whether nobody listens there; nil when there is none.
+    @inline(never)
+    static func nextErrorReport(_ descriptor: CInt) -> (destination: SocketAddress?, isRefusal: Bool)? {
+        var name = SocketName()
+        let result = try? name.withMutablePointer { (pointer, length) throws(Errno) in
+            try retrying { clinux_next_error_report(descriptor, pointer, length) }
+        }
+        guard let result else { return nil }
+        return (name.address, result == 1)
+    }
     static func attachReuseportProgram(_ descriptor: CInt, _ program: borrowing SteeringProgram) throws(Errno) {
         let codes = program.instructions.map(\.code)
         let jumpsTrue = program.instructions.map(\.jumpTrue)

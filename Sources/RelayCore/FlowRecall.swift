@@ -86,7 +86,7 @@ extension Relay {
     private mutating func revive(_ source: SocketAddress, _ ufrag: Ufrag, _ socket: UInt8, _ now: Instant) -> Route? {
         let characters = ufrag.characters
         guard case .success(let hint) = unsafe hints.open(characters.span.bytes, at: wallClock(at: now)), hint.cluster == cluster,
-            transceivers.address(of: hint.transceiver) != nil
+            transceivers.address(of: hint.transceiver) != nil, !watch.isLost(hint.transceiver)
         else { return nil }
         let route = Route(hint)
         guard case .inserted(let flow) = flows.insert(source, route, ufrag, at: now) else { return nil }

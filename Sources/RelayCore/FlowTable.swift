@@ -154,6 +154,9 @@ extension FlowTable {
         }
     }
 
+    /// Places from here on never had a flow.
+    var placesUsed: Int { flows.used }
+    func isTaken(_ number: Int) -> Bool { flows[number].check != 0 }
     public func route(_ number: Int) -> Route { flows[number].route }
     public func isConfirmed(_ number: Int) -> Bool { flows[number].isConfirmed }
     public func socket(_ number: Int) -> UInt8 { flows[number].socket }

@@ -10,7 +10,7 @@
 //     while let train = relay.nextDeparture()                                          // one per transceiver worker; or a pong
 //     wait until relay.nextDeadline
 //
-// Files: FlowTable (client → route) · FlowRecall and ParkingLot (what a cache outside remembers) · BindingRequest (the little STUN we read) · Transceivers (number → address) · RelayCounters.
+// Files: FlowTable (client → route) · FlowRecall and ParkingLot (what a cache outside remembers) · BindingRequest (the little STUN we read) · Transceivers (number → address) · TransceiverWatch (do they live) · RelayCounters.
 
 import Crypto
 import Primitives
@@ -29,6 +29,8 @@ public struct RelayConfiguration: Sendable {
     /// Those of other clusters, and of this one as ingress for others.
     public var relays = RelayDirectory()
     public var peerLimits = PeerLimits()
+    /// nil: nobody asks transceivers whether they live.
+    public var watchLimits: WatchLimits? = WatchLimits()
     /// Public and trunk addresses of this relay: nothing may come from there, or be sent there.
     public var ownAddresses: [SocketAddress]
     public var flowCapacity: Int
@@ -76,6 +78,9 @@ public struct Relay: ~Copyable {
     private var integrity: HMACSHA1
     var transceivers: TransceiverResolver
     private var peers: RelayPeers
+    var watch: TransceiverWatch
+    /// Where the search for flows of a lost transceiver goes on; nil when there is none.
+    var sweepPlace: Int?
     private var forwarding: TrunkForwarding
     private var ownAddresses: Slab<SocketAddress>
     /// A bit for each of their ports, by its lowest six bits: most clients are told from us by it alone.
@@ -119,6 +124,7 @@ public struct Relay: ~Copyable {
         integrity = HMACSHA1(key: keys.passwordKey.bytes)
         transceivers = TransceiverResolver(configuration.transceivers)
         peers = RelayPeers(configuration.relays, own: configuration.relayID, limits: configuration.peerLimits, at: now)
+        watch = TransceiverWatch(limits: configuration.watchLimits, at: now)
         forwarding = TrunkForwarding(capacity: Self.forwardingMax)
         let own = configuration.ownAddresses
         ownAddresses = Slab(count: own.count) { own[$0] }
@@ -146,6 +152,7 @@ public struct Relay: ~Copyable {
         FlowTable.byteCount(capacity: configuration.flowCapacity)  // who is where
             + configuration.batch * 65_536  // trains being filled
             + forwardingMax * 65_536  // trains that pass through
+            + TransceiverWatch.byteCount  // who is asked whether he lives
             + (configuration.parking.map(ParkingLot.byteCount) ?? 0)  // packets of unknown sources
     }
 
@@ -215,6 +222,8 @@ extension Relay {
         counters.flowsExpiredUnconfirmed &+= UInt64(ended.unconfirmed)
         counters.flowsExpiredIdle &+= UInt64(ended.idle)
         askPeers(now)
+        askTransceivers(now)
+        if sweepPlace != nil { sweep() }
         expireParked(at: now)
     }
 
@@ -251,8 +260,10 @@ extension Relay {
     }
 
     public var nextDeadline: Deadline {
-        .soonest(
-            .soonest(Deadline(flows.nextDeadline, "flow expiry"), Deadline(peers.nextDeadline, "relay ping")),
+        if sweepPlace != nil { return Deadline(.zero, "flows of a lost transceiver") }
+        return .soonest(
+            .soonest(
+                Deadline(flows.nextDeadline, "flow expiry"), Deadline(min(peers.nextDeadline, watch.nextDeadline), "ping")),
             Deadline(parkingDeadline, "parked packets"))
     }
 
@@ -388,7 +399,10 @@ extension Relay {
     @inline(never)
     private mutating func destination(of lane: TrunkLane, _ transceiver: UInt32) -> SocketAddress? {
         let cluster = UInt16(truncatingIfNeeded: lane.first >> 32)
-        return cluster == self.cluster ? transceivers.address(of: transceiver) : peers.address(towards: cluster, transceiver)
+        guard cluster == self.cluster else { return peers.address(towards: cluster, transceiver) }
+        guard let address = transceivers.address(of: transceiver) else { return nil }
+        watch.use(transceiver, UInt8(truncatingIfNeeded: lane.first >> 48), at: address)
+        return address
     }
 
     func refusal(of address: SocketAddress) -> RelayDropReason? {
@@ -568,9 +582,27 @@ extension Relay {
         if died { trains.seal() }
     }
 
+    /// Pings for as many of the transceivers as are due and have room.
+    private mutating func askTransceivers(_ now: Instant) {
+        watch.advance(to: now)
+        guard watch.nextDeadline <= now else { return }
+        var died = false
+        while pongCount < pongs.count, let (probe, id, worker, address) = watch.nextPing(died: &died) {
+            let header = TrunkHeader(
+                kind: .ping, worker: worker, cluster: cluster, transceiver: id, ingressRelay: relayID, ingressWorker: self.worker)
+            Self.write(probe, header, trunkKey, to: &pongs, pongCount)
+            pongDestinations[pongCount] = address
+            pongCount &+= 1
+            if died { beginSweep() }
+            died = false
+        }
+    }
+
     private mutating func heedPong(_ pong: borrowing TrunkFrame, from address: SocketAddress, _ now: Instant) {
+        guard let probe = pong.probe else { return }
         // Lanes look again for where they go.
-        if let probe = pong.probe, peers.receive(probe, from: address, at: now) { trains.seal() }
+        if peers.receive(probe, from: address, at: now) { trains.seal() }
+        if pong.header.cluster == cluster { watch.receive(probe, of: pong.header.transceiver, from: address, at: now) }
     }
 
     private static func write(

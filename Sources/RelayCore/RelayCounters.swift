@@ -73,6 +73,9 @@
     /// Datagrams that waited for a cache's answer, and how often it was asked.
     public var parked: UInt64 = 0
     public var questions: UInt64 = 0
+    /// Transceivers that stopped to answer, and flows that were dropped with them.
+    public var transceiversLost: UInt64 = 0
+    public var flowsOfLost: UInt64 = 0
     /// Flows that a cache gave back.
     public var flowsRecalled: UInt64 = 0
     public var dropped = InlineArray<40, UInt64>(repeating: 0)

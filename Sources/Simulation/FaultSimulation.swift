@@ -273,7 +273,10 @@ extension FaultSimulation {
             while let bytes = clients[person]?.nextTransmit(at: now) { sendUp(bytes, from: person) }
         }
         if now >= nextAttack { attack() }
-        for number in 0..<relays.count { relays[number]?.advance(to: now) }
+        for number in 0..<relays.count {
+            relays[number]?.advance(to: now)
+            drainRelay(number)
+        }
         for number in 0..<machines.count {
             let now = now
             machines[number]?.worker.advance(to: now)
@@ -318,6 +321,8 @@ extension FaultSimulation {
     private mutating func deliver(_ datagram: FlyingDatagram, toMachine machine: Int) {
         for relay in 0..<FaultPlan.relays where datagram.source == Self.trunkAddress(relay: relay) {
             if isParted(relay, machine) { return }
+            // Nobody listens. Some networks tell (ICMP), others keep it to themselves.
+            if machines[machine] == nil, plan.seed % 2 == 0 { relays[relay]?.noteUnreachable(datagram.destination, at: now) }
         }
         inspectUplink(datagram.bytes, to: machine)
         machines[machine]?.worker.receive(datagram.bytes.span.bytes, from: datagram.source, at: now)

@@ -16,6 +16,7 @@ enum RelayMetric: Int, CaseIterable {
     case flows, flowsWithTransceiver, flowCapacity
     case undeliverable, trunkSendDropped, publicSendDropped, sendRetried
     case receiveTruncated, receiveErrors, publicQueueDropped, trunkQueueDropped
+    case transceiversServing, transceiversDraining, transceiversLost, transceiverLosses, flowsOfLost
     case turns, publicReceives, trunkReceives
 
     var name: String {
@@ -51,6 +52,11 @@ enum RelayMetric: Int, CaseIterable {
         case .receiveErrors: "swiftlet_relay_receive_errors_total"
         case .publicQueueDropped: "swiftlet_relay_public_queue_dropped_total"
         case .trunkQueueDropped: "swiftlet_relay_trunk_queue_dropped_total"
+        case .transceiversServing: "swiftlet_relay_transceivers_serving"
+        case .transceiversDraining: "swiftlet_relay_transceivers_draining"
+        case .transceiversLost: "swiftlet_relay_transceivers_lost"
+        case .transceiverLosses: "swiftlet_relay_transceiver_losses_total"
+        case .flowsOfLost: "swiftlet_relay_flows_of_lost_transceivers_total"
         case .turns: "swiftlet_relay_turns_total"
         case .publicReceives: "swiftlet_relay_public_receives_total"
         case .trunkReceives: "swiftlet_relay_trunk_receives_total"
@@ -90,13 +96,23 @@ enum RelayMetric: Int, CaseIterable {
         case .receiveErrors: "Receives that reported an ICMP message instead of a datagram."
         case .publicQueueDropped: "Datagrams lost because a public socket's buffer was full."
         case .trunkQueueDropped: "Datagrams lost because a trunk socket's buffer was full."
+        case .transceiversServing: "Transceivers that this worker sends to and that answer."
+        case .transceiversDraining: "The same that say that they want no new calls."
+        case .transceiversLost: "Those that stopped to answer, or whose machine says that nobody listens."
+        case .transceiverLosses: "How often a transceiver was lost."
+        case .flowsOfLost: "Flows dropped because their transceiver was lost."
         case .turns: "Turns of the loop."
         case .publicReceives: "Receives on the public side that brought something: batches."
         case .trunkReceives: "Receives on the trunk that brought something: batches."
         }
     }
 
-    var isGauge: Bool { self == .flows || self == .flowsWithTransceiver || self == .flowCapacity }
+    var isGauge: Bool {
+        switch self {
+        case .flows, .flowsWithTransceiver, .flowCapacity, .transceiversServing, .transceiversDraining, .transceiversLost: true
+        default: false
+        }
+    }
 }
 
 /// One worker's published numbers: the worker fills `next` and publishes it once a turn, without a lock.
@@ -132,6 +148,8 @@ struct RelayWords {
         self[.framesSent] = counters.framesSent
         self[.framesPassedOn] = counters.framesPassedOn
         self[.trainsSent] = counters.trainsSent
+        self[.transceiverLosses] = counters.transceiversLost
+        self[.flowsOfLost] = counters.flowsOfLost
         for reason in 0..<RelayCounters.reasonsMax { words[RelayMetric.count + reason] = counters.dropped[reason] }
     }
 

@@ -101,6 +101,10 @@ struct RelayWorker: ~Copyable {
     private var trunkReady = false
     private var trunkQueueDropped: UInt32 = 0
     private var undeliverable: UInt64 = 0
+    /// Errors of the trunk socket that were looked into.
+    private var troubles: UInt64 = 0
+    /// A receive on the trunk was announced and brought nothing: there may be an ICMP message instead.
+    private var trunkWasEmpty = false
     private var turns: UInt64 = 0
     private var gather: AdaptiveGather
     /// Datagrams of both sides that the turns before this one have seen, and those of clients.
@@ -194,6 +198,7 @@ struct RelayWorker: ~Copyable {
             }
             for index in 0..<sides.count { receiveFromClients(index, now) }
             receiveFromTrunk(now)
+            hearTroubles(now)
             relay.advance(to: now)
             if hasCache { exchange(now) }
             sendUplink()
@@ -319,6 +324,29 @@ extension RelayWorker {
     }
 }
 
+// MARK: - ICMP
+
+extension RelayWorker {
+    @inline(__always)
+    private mutating func hearTroubles(_ now: Instant) {
+        let seen = frames.errors &+ uplink.statistics.retried
+        if seen != troubles || trunkWasEmpty { hearUnreachable(now) }
+    }
+
+    /// Tells the core of transceivers whose machine says that nobody listens there.
+    @inline(never)
+    private mutating func hearUnreachable(_ now: Instant) {
+        troubles = frames.errors &+ uplink.statistics.retried
+        trunkWasEmpty = false
+        // All of them, or the socket stays readable; few, because kernels send few.
+        for _ in 0..<1024 {
+            guard let report = engine.nextErrorReport(on: trunk) else { return }
+            if report.isRefusal { relay.noteUnreachable(report.destination, at: now) }
+        }
+        trunkWasEmpty = true
+    }
+}
+
 // MARK: - The flow cache
 
 extension RelayWorker {
@@ -351,7 +379,7 @@ extension RelayWorker {
     private mutating func receiveFromTrunk(_ now: Instant) {
         guard trunkReady else { return }
         trunkReady = false
-        for _ in 0..<WorkerLimits.receivesPerTurn {
+        for round in 0..<WorkerLimits.receivesPerTurn {
             let measures = vitals.wantsSample(at: now)
             if measures { engine.setTimestamps(true, on: trunk) }
             let count = engine.receive(from: trunk, into: &frames)
@@ -368,7 +396,7 @@ extension RelayWorker {
             // What passes through leaves before more comes.
             sendUplink()
             if let arrival { vitals.record(from: arrival, to: wallClock()) }
-            if count > 0 { trunkReceives &+= 1 }
+            if count > 0 { trunkReceives &+= 1 } else if round == 0 { trunkWasEmpty = true }
             if count < WorkerLimits.trunkBatch { return }
         }
         isBehind = true
@@ -437,6 +465,10 @@ extension RelayWorker {
         words[.publicQueueDropped] = queue
         words[.trunkQueueDropped] = UInt64(trunkQueueDropped)
         words[.undeliverable] = undeliverable
+        let transceivers = relay.watchedTransceivers
+        words[.transceiversServing] = UInt64(transceivers.serving)
+        words[.transceiversDraining] = UInt64(transceivers.draining)
+        words[.transceiversLost] = UInt64(transceivers.lost)
         words[.turns] = turns
         words[.publicReceives] = publicReceives
         words[.trunkReceives] = trunkReceives

@@ -288,6 +288,43 @@ import Testing
         #expect(sender.statistics.dropped == 0)
     }
 
+    /// A socket that is not connected hears of ICMP errors only where it asks for them. They say to whom something was sent, cost the batches
+    /// around them nothing, and once they are read the socket is quiet again.
+    @Test(arguments: engines, loopbackAddresses)
+    func `who does not listen is named`(engine: EngineKind, address: SocketAddress) throws {
+        let nobody = try DatagramSocket(boundTo: address).localAddress
+        var sender = try Endpoint(engine, boundTo: address, options: .init(reportsErrors: true))
+        var receiver = try Endpoint(engine, boundTo: address)
+        var named = 0
+        for round in 0..<20 {
+            sender.enqueue([UInt8(round), 0], to: receiver.address)
+            sender.enqueue([9], to: nobody)
+            sender.enqueue([UInt8(round), 1], to: receiver.address)
+            sender.flush()
+            while let report = sender.engine.nextErrorReport(on: sender.socket) {
+                #expect(report.destination == nobody && report.isRefusal)
+                named += 1
+            }
+        }
+        let received = receiver.collect(40).map(\.bytes)
+        #expect(received == (0..<20).flatMap { [[UInt8($0), 0], [UInt8($0), 1]] })
+        expectEqual(sender.statistics.dropped, 0)
+        // Kernels send a burst of them, then a few a second.
+        #expect(named >= 1)
+        // What came after the last look is seen by a wait, and is gone with the next look.
+        _ = sender.collectPresent()
+        while sender.engine.nextErrorReport(on: sender.socket) != nil {}
+        _ = sender.collectPresent()
+        var events = 0
+        sender.engine.wait(until: .zero)
+        while sender.engine.nextEvent() != nil { events += 1 }
+        #expect(events == 0)
+        // Without asking, nothing is said.
+        var silent = try Endpoint(engine, boundTo: address)
+        silent.send([9], to: nobody)
+        #expect(silent.engine.nextErrorReport(on: silent.socket) == nil)
+    }
+
     /// An IPv4 socket cannot reach an IPv6 address, and nothing takes 65,500 bytes to an unroutable port 0: those datagrams are
     /// counted under their error, and their neighbours arrive.
     @Test(arguments: engines)

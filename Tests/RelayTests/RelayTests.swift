@@ -22,7 +22,7 @@ final class Bench {
 
     init(
         capacity: Int = 1024, directory: TransceiverDirectory? = nil, unconfirmedPerHint: Int = 16, cluster: UInt16 = 7,
-        relayID: UInt16 = 9, relays: RelayDirectory = RelayDirectory(), parking: ParkingLimits? = nil
+        relayID: UInt16 = 9, relays: RelayDirectory = RelayDirectory(), parking: ParkingLimits? = nil, watch: WatchLimits? = nil
     ) {
         let direct = try! TransceiverDirectory(parsingDirect: "10.0.0.0/8:4000")
         var configuration = RelayConfiguration(
@@ -31,6 +31,7 @@ final class Bench {
         configuration.relays = relays
         configuration.flowLimits.unconfirmedPerHint = unconfirmedPerHint
         configuration.parking = parking
+        configuration.watchLimits = watch
         relay = Relay(configuration, keys: ring, hashKey: SipKey(k0: 1, k1: 2), wall: Self.start, now: now)
         codec = HintCodec(ring)
     }

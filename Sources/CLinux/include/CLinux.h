@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/errqueue.h>
 #include <linux/filter.h>
 #include <linux/perf_event.h>
 #include <malloc.h>
@@ -111,6 +112,29 @@ static inline ssize_t clinux_receive_descriptors(int socket, void *bytes, size_t
         for (int i = 0; i < n && *count < 253; i++) memcpy(&descriptors[(*count)++], CMSG_DATA(c) + sizeof(int) * (size_t)i, sizeof(int));
     }
     return received;
+}
+
+// Takes one report off a socket's error queue (IP_RECVERR): 1 when a machine says that nobody listens there, 0 for any other report, -1 with
+// EAGAIN when there is none. `name` becomes where the datagram had been sent.
+static inline int clinux_next_error_report(int socket, struct sockaddr *name, socklen_t *length) {
+    union {
+        struct cmsghdr header;
+        char bytes[512];
+    } control;
+    struct msghdr message = {
+        .msg_name = name, .msg_namelen = *length, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+    if (recvmsg(socket, &message, MSG_ERRQUEUE | MSG_DONTWAIT) < 0) return -1;
+    *length = message.msg_namelen;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c != NULL; c = CMSG_NXTHDR(&message, c)) {
+        int is_report = (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_RECVERR) ||
+                        (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_RECVERR);
+        if (!is_report || c->cmsg_len < CMSG_LEN(sizeof(struct sock_extended_err))) continue;
+        struct sock_extended_err report;
+        memcpy(&report, CMSG_DATA(c), sizeof report);
+        int is_icmp = report.ee_origin == SO_EE_ORIGIN_ICMP || report.ee_origin == SO_EE_ORIGIN_ICMP6;
+        return is_icmp && report.ee_errno == ECONNREFUSED;
+    }
+    return 0;
 }
 
 static inline int clinux_attach_reuseport_program(int socket, const uint16_t *codes, const uint8_t *jumps_true,
