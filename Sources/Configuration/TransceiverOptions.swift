@@ -72,8 +72,10 @@ public struct TransceiverOptions: ProgramOptions {
     public var srtp: SRTPChoice
     public var io: IOChoice
     public var trunkMTU: Int
-    /// How long running calls may go on after SIGTERM.
+    /// How long running calls may go on after SIGTERM or `POST /admin/drain`.
     public var drainTime: Interval
+    /// Where `POST /admin/drain` is taken: an address of this machine alone; nil: nowhere.
+    public var admin: SocketAddress?
     /// How long a call is kept whose client says nothing.
     public var keepSilent: Interval
     /// Sessions at most, per worker.
@@ -109,6 +111,7 @@ public struct TransceiverOptions: ProgramOptions {
                 .echoDelay,
                 .srtp,
                 .drainTime,
+                .admin,
                 OptionDefinition(
                     "keep-silent", "SECONDS", "\(words(Limits.keepSilent)): how long a call is kept whose client says nothing",
                     default: .text("60")),
@@ -139,6 +142,7 @@ public struct TransceiverOptions: ProgramOptions {
         echoDelay = .milliseconds(Int64(try values.number("echo-delay", in: Limits.echoDelay)))
         srtp = try values.choice("srtp")
         drainTime = .seconds(Int64(try values.number("drain-time", in: Limits.drainTime)))
+        admin = try values.loopbackAddress("admin")
         keepSilent = .seconds(Int64(try values.number("keep-silent", in: Limits.keepSilent)))
         io = try values.choice("io")
         trunkMTU = try values.number("trunk-mtu", in: Limits.trunkMTU)
@@ -164,6 +168,24 @@ extension TransceiverOptions {
 extension OptionDefinition {
     static let signaling = OptionDefinition(
         "signaling", "HOST:PORT", "HTTP: API, page, dashboard, /metrics, /healthz, /readyz", default: .text("127.0.0.1:8080"))
+}
+
+extension OptionDefinition {
+    static let admin = OptionDefinition(
+        "admin", "HOST:PORT", "HTTP for this machine alone: POST /admin/drain, and what probes ask; a loopback address",
+        default: .decided("none"))
+}
+
+extension OptionValues {
+    /// nil when it is not given.
+    func loopbackAddress(_ name: String) throws(ConfigurationError) -> SocketAddress? {
+        guard let address = try optionalAddress(name) else { return nil }
+        guard address.ip.isLoopback else {
+            throw ConfigurationError(
+                "--\(name): \(address) can be reached from other machines, and what is taken there asks for no key; use 127.0.0.1 or [::1]")
+        }
+        return address
+    }
 }
 
 /// Who may use the API.

@@ -113,13 +113,13 @@ public struct ConnectionCounters: Sendable {
 public struct Connections: ~Copyable {
     private var listener: StreamListener
     private var clients: [UInt64: ClientConnection] = [:]
-    private var nextTag = Connections.firstTag
+    private var nextTag: UInt64
     private let capacity: Int
     private let limits: HTTPLimits
     public private(set) var counters = ConnectionCounters()
 
     public static let listenerTag: UInt64 = 1
-    /// Tags from here on are connections.
+    /// Tags from here on are connections, unless `init` is given others.
     public static let firstTag: UInt64 = 16
     /// How many may listen to events at once.
     public static let listenersMax = 16
@@ -128,11 +128,18 @@ public struct Connections: ~Copyable {
     /// A WebSocket with more than this to read is slow, and no longer when it has less than a quarter of it.
     private static let slowMark = 256 * 1024
 
-    public init(_ listener: consuming StreamListener, capacity: Int, limits: HTTPLimits, reactor: inout Reactor) throws(Errno) {
-        _ = try reactor.register(listener.descriptor, for: .readable, tag: Self.listenerTag)
+    /// - Parameters:
+    ///   - listenerTag: of the listener's events, where a reactor has several.
+    ///   - firstTag: of the first connection; they count up from there.
+    public init(
+        _ listener: consuming StreamListener, capacity: Int, limits: HTTPLimits, reactor: inout Reactor,
+        listenerTag: UInt64 = Connections.listenerTag, firstTag: UInt64 = Connections.firstTag
+    ) throws(Errno) {
+        _ = try reactor.register(listener.descriptor, for: .readable, tag: listenerTag)
         self.listener = listener
         self.capacity = capacity
         self.limits = limits
+        nextTag = firstTag
     }
 
     public var count: Int { clients.count }

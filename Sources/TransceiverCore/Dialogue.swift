@@ -87,6 +87,9 @@ extension Dialogue {
 
     mutating func receive(clientEvent text: RawSpan) { conversation.receive(clientEvent: text) }
 
+    /// Something that the client should know and that nobody has asked for.
+    mutating func report(_ error: APIError) { conversation.report(error) }
+
     /// Takes one packet of the caller's; tells why it was of no use.
     /// - Parameter redundantType: the payload type of the Opus inside, for redundant audio (RFC 2198); nil for plain Opus.
     mutating func receive(_ packet: RawSpan, header: RTPHeader, sequence: Int64, redundantType: UInt8?, at now: Instant)

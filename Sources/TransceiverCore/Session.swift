@@ -183,6 +183,13 @@ extension Session {
         react(context, at: now)
     }
 
+    /// Tells the client, and whoever listens in, by an event.
+    mutating func tell(_ error: APIError, context: borrowing DTLSContext, at now: Instant) {
+        guard !isEnding else { return }
+        dialogue.report(error)
+        react(context, at: now)
+    }
+
     /// Says goodbye and ends: RTCP BYE, then close_notify. They leave in the very drain that reports the end.
     mutating func end(_ reason: SessionEndReason, at now: Instant) {
         guard !isEnding else { return }

@@ -89,6 +89,8 @@ public enum WorkerCommand: Sendable {
     case endAll(reason: SessionEndReason)
     /// Tell relays from now on that no new sessions are wanted.
     case drain
+    /// Tell every client that its call ends in so many seconds, because the process does.
+    case announceEnd(seconds: Int)
 }
 
 /// Worker to control thread.

@@ -19,6 +19,7 @@ import SDP
 ///     POST   /whip                            offer → 201 answer, ETag      (RFC 9725)
 ///     PATCH  /whip/{id}                       candidates → 204; new credentials → 200: ICE restart
 ///     DELETE /whip/{id}                       → 200
+///     PATCH, DELETE /v1/realtime/calls/{id}   the same for calls of the API
 ///
 /// ICE needs nothing of a client's candidates: our checks go to where its checks came from. So an answer never waits.
 public struct SignalingDesk: ~Copyable {
@@ -228,10 +229,8 @@ extension SignalingDesk {
             counters.offersAccepted += 1
             var response = HTTPResponse(status: 201, type: "application/sdp", body: Array(answer.utf8))
             response.headers.set("Location", resources + call.id)
-            if isWHIP {
-                response.headers.set("ETag", call.etag)
-                response.headers.set("Accept-Patch", "application/trickle-ice-sdpfrag")
-            }
+            response.headers.set("ETag", call.etag)
+            response.headers.set("Accept-Patch", "application/trickle-ice-sdpfrag")
             return response
         } catch {
             counters.offersRefused += 1

@@ -15,6 +15,7 @@ enum Route: Equatable {
         case 2 where parts[0] == "whip": self = .resource(String(parts[1]))
         case 3 where parts[0] == "v1" && parts[1] == "realtime" && parts[2] == "calls": self = .calls
         case 3 where parts[0] == "v1" && parts[1] == "realtime" && parts[2] == "client_secrets": self = .clientSecrets
+        case 4 where parts[0] == "v1" && parts[1] == "realtime" && parts[2] == "calls": self = .resource(String(parts[3]))
         case 5 where parts[0] == "v1" && parts[1] == "realtime" && parts[2] == "calls" && parts[4] == "hangup":
             self = .hangup(String(parts[3]))
         default: return nil

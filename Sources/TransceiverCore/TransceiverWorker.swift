@@ -1,5 +1,6 @@
 import DTLS
 import Primitives
+import Realtime
 import Trunk
 
 /// One media worker without its thread: trunk frames and commands in, trunk trains and events out.
@@ -183,7 +184,24 @@ extension TransceiverWorker {
                 sessions[place]?.end(reason, at: now)
                 drain(place, at: now)
             }
+            for id in wires.ids { perform(.end(session: id, reason: reason), at: now) }
         case .drain: draining = true
+        case .announceEnd(let seconds): announceEnd(seconds, at: now)
+        }
+    }
+
+    /// An `error` event, which clients of the API know how to show.
+    private mutating func announceEnd(_ seconds: Int, at now: Instant) {
+        let error = APIError(
+            type: "server_error", code: "server_draining",
+            message: "This server is about to stop: this call ends in \(seconds) s. Make a new one to go on.")
+        for place in 0..<sessions.capacity where sessions[place] != nil {
+            sessions[place]?.tell(error, context: dtls, at: now)
+            drain(place, at: now)
+        }
+        for id in wires.ids {
+            wires.withDialogue(of: id) { $0.report(error) }
+            drainWire(id, at: now)
         }
     }
 

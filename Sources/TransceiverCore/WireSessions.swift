@@ -28,6 +28,7 @@ struct WireSessions: ~Copyable {
     }
 
     var count: Int { sessions.count }
+    var ids: [UInt32] { sessions.keys.sorted() }
 
     /// False when there is no place.
     mutating func insert(_ id: UInt32, _ object: SessionObject, seed: UInt64, at now: Instant) -> Bool {

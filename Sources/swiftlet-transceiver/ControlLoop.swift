@@ -41,16 +41,15 @@ final class WorkerLink {
 struct ControlLoop: ~Copyable {
     private var reactor: Reactor
     private var connections: Connections
+    private var admin: AdminDoor
     private var office: Office
     private let signals: SignalSource
     private let waker: Waker
     private let workers: [WorkerLink]
-    private let drainTime: Interval
     private let apiKeyFile: String?
     private let keyFile: String
     private var ring: KeyRing
-    /// Set while draining: when calls that still run are ended.
-    private var drainEnds: Instant?
+    private var draining: Draining
     private var dashboard: Dashboard
     private var drops = DropLog()
 
@@ -58,20 +57,23 @@ struct ControlLoop: ~Copyable {
     private static let wakerTag: UInt64 = 3
 
     init(
-        listener: consuming StreamListener, office: consuming Office, signals: consuming SignalSource, waker: Waker,
-        workers: [WorkerLink], limits: HTTPLimits, connectionsMax: Int, drainTime: Interval, apiKeyFile: String?,
+        listener: consuming StreamListener, admin: consuming StreamListener?, office: consuming Office, signals: consuming SignalSource,
+        waker: Waker, workers: [WorkerLink], limits: HTTPLimits, connectionsMax: Int, drainTime: Interval, apiKeyFile: String?,
         keyFile: String, ring: KeyRing
     ) throws(Errno) {
-        var reactor = try Reactor(capacity: connectionsMax + OwnerDoor.capacity + 16)
+        var reactor = try Reactor(capacity: connectionsMax + OwnerDoor.capacity + AdminDoor.capacity + 16)
         _ = try reactor.register(signals.descriptor, for: .readable, tag: Self.signalTag)
         _ = try reactor.register(waker.descriptor, for: .readable, tag: Self.wakerTag)
-        connections = try Connections(listener, capacity: connectionsMax, limits: limits, reactor: &reactor)
+        let connections = try Connections(listener, capacity: connectionsMax, limits: limits, reactor: &reactor)
+        let admin = try AdminDoor(admin, reactor: &reactor)
+        self.connections = connections
+        self.admin = admin
         self.reactor = reactor
         self.office = office
         self.signals = signals
         self.waker = waker
         self.workers = workers
-        self.drainTime = drainTime
+        draining = Draining(time: drainTime)
         self.apiKeyFile = apiKeyFile
         self.keyFile = keyFile
         self.ring = ring
@@ -80,12 +82,15 @@ struct ControlLoop: ~Copyable {
 
     /// Serves until the operator wants an end, then tells the workers to say goodbye to everybody.
     ///
-    /// SIGINT ends at once. SIGTERM drains: new offers get 503, `/readyz` turns away, running calls go on until they end or the drain time is
-    /// over; a second SIGTERM ends at once.
+    /// SIGINT ends at once. SIGTERM and `POST /admin/drain` drain: new offers get 503, `/readyz` turns away, trunk pongs say so, running calls
+    /// go on until they end or the drain time is over, of which they are told before. A second SIGTERM ends at once.
     mutating func run() {
         while turn() {}
         office.desk.drain()
         for worker in workers { worker.send(.endAll(reason: .shutdown)) }
+        // WebSockets hear their goodbye through this thread.
+        let patience = MonotonicClock.now() + .milliseconds(500)
+        while office.desk.callCount > 0, MonotonicClock.now() < patience { _ = turn() }
     }
 
     /// Takes the operator's signals; false when it is time to end.
@@ -98,14 +103,30 @@ struct ControlLoop: ~Copyable {
                 office.steerer?.readAgain()
             case .interrupt: return false
             case .terminate:
-                guard drainEnds == nil else { return false }
-                drainEnds = now + drainTime
-                office.desk.drain()
-                dashboard.mark("draining", at: wallClock())
-                for worker in workers { worker.send(.drain) }
-                say("swiftlet-transceiver: draining \(office.desk.callCount) calls, \(drainTime.milliseconds / 1000) s at most")
+                // After `POST /admin/drain` the first one is a service manager's, who does what he always does.
+                guard !draining.wasTerminated else { return false }
+                draining.wasTerminated = true
+                drain(now)
             }
         }
+        return true
+    }
+
+    private mutating func drain(_ now: Instant) {
+        guard draining.begin(at: now) else { return }
+        office.desk.drain()
+        dashboard.mark("draining", at: wallClock())
+        for worker in workers { worker.send(.drain) }
+        say("swiftlet-transceiver: draining \(office.desk.callCount) calls, \(draining.time.milliseconds / 1000) s at most")
+    }
+
+    /// Tells calls of their end, once; true when there is nothing left to wait for.
+    private mutating func advanceDrain(_ now: Instant) -> Bool {
+        if let seconds = draining.announcement(at: now) {
+            for worker in workers { worker.send(.announceEnd(seconds: seconds)) }
+        }
+        guard draining.isOver(calls: office.desk.callCount, at: now) else { return false }
+        if office.desk.callCount > 0 { say("swiftlet-transceiver: the drain time is over; ending \(office.desk.callCount) calls") }
         return true
     }
 
@@ -136,16 +157,11 @@ struct ControlLoop: ~Copyable {
         }
     }
 
-    private func isDrained(_ now: Instant) -> Bool {
-        guard let drainEnds else { return false }
-        return office.desk.callCount == 0 || now >= drainEnds
-    }
-
     /// One turn; false when it is time to end.
     private mutating func turn() -> Bool {
         // Timeouts of idle connections are coarse: a look twice a second is enough.
         let patience = MonotonicClock.now() + .milliseconds(workers.contains { $0.hasWaiting } ? 10 : 500)
-        reactor.wait(until: min(dashboard.nextDeadline, office.owners.nextDeadline, patience))
+        reactor.wait(until: min(dashboard.nextDeadline, office.owners.nextDeadline, draining.nextDeadline, patience))
         let now = MonotonicClock.now()
         let uptime = dashboard.uptime(at: now)
         while let event = reactor.nextEvent() {
@@ -154,6 +170,7 @@ struct ControlLoop: ~Copyable {
                 guard obeySignals(now) else { return false }
             case Self.wakerTag: waker.acknowledge()
             case Connections.listenerTag: connections.accept(&reactor, at: now)
+            case AdminDoor.listenerTag, AdminDoor.tags: serveAdmin(event.tag, now)
             case OwnerDoor.firstTag...: office.owners.serve(event, &reactor, at: now)
             default: Self.serve(event.tag, now, &connections, &reactor, &office, uptime)
             }
@@ -165,10 +182,24 @@ struct ControlLoop: ~Copyable {
         office.owners.advance(to: now, &reactor)
         while let outcome = office.owners.nextOutcome() { Self.deliver(outcome, now, &connections, &reactor, &office, uptime) }
         Self.advance(&connections, &reactor, &office, now)
+        admin.advance(to: now, &reactor)
         while let next = office.desk.nextCommand() { workers[next.worker].send(next.command) }
+        let isDrained = advanceDrain(now)
         for worker in workers { worker.flush() }
         Self.show(&dashboard, &connections, &reactor, &office, now)
-        return !isDrained(now)
+        return !isDrained
+    }
+
+    private mutating func serveAdmin(_ tag: UInt64, _ now: Instant) {
+        let isAsked = Self.serveAdmin(tag, &admin, &reactor, &office, draining, connections.counters, dashboard.uptime(at: now), now)
+        if isAsked { drain(now) }
+    }
+
+    private static func serveAdmin(
+        _ tag: UInt64, _ admin: inout AdminDoor, _ reactor: inout Reactor, _ office: inout Office, _ draining: Draining,
+        _ http: ConnectionCounters, _ uptime: Interval, _ now: Instant
+    ) -> Bool {
+        admin.serve(tag, &reactor, at: now, calls: office.desk.callCount, draining) { office.probe($0, http, uptime: uptime, at: now) }
     }
 
     private mutating func hearWorkers(_ now: Instant) {

@@ -46,6 +46,8 @@ import Trunk
         let listener = try bind("--signaling", options.signaling) { () throws(Errno) in
             try StreamListener(boundTo: options.signaling)
         }
+        let admin = try adminListener(options)
+        let adminAddress = address(of: admin)
         var sockets = try bind("--trunk", options.trunk) { () throws(Errno) in
             try DatagramSocket.group(
                 count: workers, boundTo: options.trunk,
@@ -101,14 +103,28 @@ import Trunk
                 fingerprint: certificate.fingerprint, callsMax: options.sessions * workers),
             codec: HintCodec(keys), access: access, random: Crypto.SystemEntropy())
         var control = try ControlLoop(
-            listener: listener, office: Office(desk: desk, steerer: steerer, owners: owners, workers: links), signals: signals,
+            listener: listener, admin: admin,
+            office: Office(desk: desk, steerer: steerer, owners: owners, workers: links), signals: signals,
             waker: waker,
             workers: links, limits: httpLimits, connectionsMax: 1024,
             drainTime: options.drainTime, apiKeyFile: options.access.keyFile, keyFile: options.keyFile, ring: keys)
-        say("swiftlet-transceiver ready: signaling http://\(signaling)/, trunk \(trunk), \(workers) workers")
+        let adminPart = adminAddress.map { ", admin http://\($0)/" } ?? ""
+        say("swiftlet-transceiver ready: signaling http://\(signaling)/, trunk \(trunk), \(workers) workers\(adminPart)")
         control.run()
         for index in 0..<workers { if let thread = threads[index].take() { thread.join() } }
         say("swiftlet-transceiver: stopped")
+    }
+
+    private static func address(of listener: borrowing StreamListener?) -> SocketAddress? {
+        switch listener {
+        case .some(let listener): listener.localAddress
+        case .none: nil
+        }
+    }
+
+    private static func adminListener(_ options: TransceiverOptions) throws -> StreamListener? {
+        guard let address = options.admin else { return nil }
+        return try bind("--admin", address) { () throws(Errno) in try StreamListener(boundTo: address) }
     }
 
     /// io_uring only where the kernel lets us; `auto` takes what there is.

@@ -67,7 +67,7 @@ extension Office {
         return response
     }
 
-    private mutating func probe(_ request: HTTPRequest, _ http: ConnectionCounters, uptime: Interval, at now: Instant) -> HTTPResponse {
+    mutating func probe(_ request: HTTPRequest, _ http: ConnectionCounters, uptime: Interval, at now: Instant) -> HTTPResponse {
         let probes = ["/healthz", "/readyz", "/metrics"]
         if probes.contains(request.path), !request.isRead { return .onlyGet(request) }
         switch request.path {

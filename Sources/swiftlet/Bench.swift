@@ -32,6 +32,7 @@ enum Bench {
                whole programs under load, beside others: `swiftlet bench load --help`
         calls  whole calls through a relay to a transceiver: what setting up, keeping and speaking cost: `swiftlet bench calls --help`
         steady known flows through a relay that somebody else starts, kills and replaces: `swiftlet bench steady --help`
+        hold   whole calls of a transceiver that somebody else drains or kills: `swiftlet bench hold --help`
 
           --packets N       64…100000000 each way (1000000)
           --flows N         1…20000 client addresses; relay: 1…512 (256)
@@ -53,6 +54,7 @@ enum Bench {
             case "flood": return try FloodBench.flood(rest)
             case "calls": return try CallBench.run(rest)
             case "steady": return try SteadyBench.run(rest)
+            case "hold": return try HoldBench.run(rest)
             case "yardstick": return try yardstick(rest)
             default: break
             }

@@ -17,6 +17,9 @@ struct CallRig: ~Copyable {
     private var resources: [String?]
     private var packet = ByteSlab(count: 2, slotSize: 2048)
     private(set) var sent = 0
+    /// The longest pause between two turns since `beginSecond`: what this side was late by.
+    private(set) var latest = Interval.zero
+    private var turnedAt = Instant.never
 
     /// Speaks next, and when the speaking began.
     private var turn = 0
@@ -43,6 +46,17 @@ struct CallRig: ~Copyable {
     var failed: Int { count { $0.hasFailed } }
     var said: Int { total { $0.said } }
     var heard: Int { total { $0.heard } }
+    var events: Int { total { $0.events } }
+    /// Calls that are neither hung up nor ended by the other side.
+    var standing: Int { count { !$0.hasFailed } }
+    /// What call `number` has heard; nil when it has ended.
+    func heard(by number: Int) -> Int? {
+        switch calls[number] {
+        case .some(let caller): caller.hasFailed ? nil : caller.heard
+        case .none: nil
+        }
+    }
+    mutating func beginSecond() { latest = .zero }
     /// What this side has lost because it was too slow.
     var overflow: Int { Int(crowd_overflow(crowd.pointer)) }
 
@@ -113,6 +127,8 @@ extension CallRig {
         let end = MonotonicClock.now() + duration
         while true {
             let now = MonotonicClock.now()
+            if turnedAt < now { latest = max(latest, now - turnedAt) }
+            turnedAt = now
             receive(at: now)
             speak(at: now)
             keep(at: now)

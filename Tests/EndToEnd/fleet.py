@@ -72,9 +72,10 @@ class Transceiver(Program, Server):
 class Fleet:
     """Transceivers 1… behind one relay; leaving the `with` ends them all. `place` is a folder for a test's own files."""
 
-    def __init__(self, transceivers=1, arguments=()):
+    def __init__(self, transceivers=1, arguments=(), relay_arguments=()):
         self.count = transceivers
         self.arguments = arguments
+        self.relay_arguments = relay_arguments
 
     def __enter__(self):
         self.place = pathlib.Path(tempfile.mkdtemp(prefix="swiftlet-fleet-"))
@@ -89,7 +90,7 @@ class Fleet:
         try:
             self.relay = Program(
                 "swiftlet-relay", "--listen", f"127.0.0.1:{self.relay_port}", "--trunk", "127.0.0.1:0", "--key-file", keys,
-                "--transceivers", f"table:{table}", "--workers", 1, "--relay-id", 7)
+                "--transceivers", f"table:{table}", "--workers", 1, "--relay-id", 7, *self.relay_arguments)
             self.programs.append(self.relay)
             self.relay.start("ready")
             extra = self.arguments(self) if callable(self.arguments) else self.arguments

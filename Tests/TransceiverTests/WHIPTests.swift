@@ -18,9 +18,9 @@ import TransceiverCore
         let creation: SessionParameters
         let ufrag: String
 
-        init(_ file: String = "chromium-156.sdp") {
+        init(_ file: String = "chromium-156.sdp", to path: String = "/whip") {
             var made = Sample.desk()
-            let response = made.answer(.offer(file, to: "/whip"), at: Sample.wall) ?? HTTPResponse(status: 0)
+            let response = made.answer(.offer(file, to: path), at: Sample.wall) ?? HTTPResponse(status: 0)
             let creations = made.creations()
             // Nothing throws after this: a value that cannot be copied cannot be half made.
             desk = made
@@ -44,6 +44,27 @@ import TransceiverCore
         let etag = try #require(response.headers["ETag"])
         #expect(etag.count > 4 && etag.hasPrefix("\"") && etag.hasSuffix("\""))
         #expect(response.headers["Access-Control-Expose-Headers"]?.contains("ETag") == true)
+    }
+
+    @Test func `a call of the API is patched and deleted like one of WHIP`() throws {
+        var opened = Opened(to: "/v1/realtime/calls")
+        #expect(opened.location.hasPrefix("/v1/realtime/calls/rtc_") && !opened.etag.isEmpty)
+        let restarted = try opened.patch(Self.renewed, match: "*")
+        #expect(restarted.status == 200 && restarted.headers["ETag"] != opened.etag)
+        guard
+            case .restartICE(opened.creation.id, _, ICECredentials(ufrag: "newU", password: "newnewnewnewnewnewnewnew")) =
+                opened.desk.nextCommand()?.command
+        else {
+            Issue.record("no restart")
+            return
+        }
+        #expect(try opened.patch(Self.candidates, match: opened.etag).status == 412)
+        let deletion = HTTPRequest(method: "DELETE", path: opened.location)
+        let first = opened.desk.answer(deletion, at: Sample.wall)?.status
+        let second = opened.desk.answer(deletion, at: Sample.wall)?.status
+        #expect(first == 200 && second == 404)
+        let wrong = opened.desk.answer(HTTPRequest(method: "POST", path: opened.location), at: Sample.wall)?.status
+        #expect(wrong == 405)
     }
 
     @Test func `a deletion ends the session, once`() throws {

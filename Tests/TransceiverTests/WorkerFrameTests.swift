@@ -1,6 +1,7 @@
 // What comes over the trunk: frames that are refused whole, records that find nobody, pings.
 import ICE
 import Primitives
+import Realtime
 import TestSupport
 import Testing
 import TransceiverCore
@@ -158,5 +159,24 @@ import Trunk
         }
         let received = bench.worker.counters.framesReceived
         #expect(received == frames)
+    }
+
+    @Test func `an end that is near is told to everybody, and then everybody is ended`() throws {
+        var bench = try WorkerBench.make()
+        bench.worker.perform(.createWire(session: 5, object: SessionObject(), seed: 1), at: bench.now)
+        bench.create(6)
+        bench.worker.perform(.watch(session: 6, true), at: bench.now)
+        _ = bench.events()
+        bench.worker.perform(.announceEnd(seconds: 30), at: bench.now)
+        var told: [UInt32: String] = [:]
+        while let event = bench.worker.nextEvent() {
+            if case .serverEvent(let session, let text) = event { told[session, default: ""] += String(decoding: text, as: UTF8.self) }
+        }
+        for session: UInt32 in [5, 6] {
+            #expect(told[session]?.contains("server_draining") == true && told[session]?.contains("ends in 30 s") == true)
+        }
+        bench.worker.perform(.endAll(reason: .shutdown), at: bench.now)
+        #expect(bench.events().sorted() == ["5 shutdown", "6 shutdown"])
+        #expect(bench.worker.sessionCount == 0)
     }
 }
