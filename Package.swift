@@ -49,7 +49,7 @@ let package = Package(
         .target(name: "RoutingHint", dependencies: ["Primitives", "Crypto"], exclude: ["SPEC.md"], swiftSettings: strict),
         .target(name: "Trunk", dependencies: ["Primitives", "Crypto"], exclude: ["SPEC.md"], swiftSettings: strict),
         .target(name: "ICE", dependencies: ["Primitives", "STUN", "Crypto"], swiftSettings: strict),
-        // libssl is linked by these two alone: the relay must not carry it.
+        // libssl is linked by these two alone: by the transceiver, and by the relay for Redis over TLS.
         .target(
             name: "DTLS", dependencies: ["Primitives", "Crypto", "COpenSSL"], swiftSettings: shell,
             linkerSettings: [.linkedLibrary("ssl")]),
@@ -85,7 +85,8 @@ let package = Package(
             swiftSettings: shell),
         .target(name: "Configuration", dependencies: ["Primitives"], swiftSettings: shell),
         .target(
-            name: "Registrar", dependencies: ["Primitives", "Crypto", "Redis", "Membership", "EventLoop", "Configuration", "Telemetry"],
+            name: "Registrar",
+            dependencies: ["Primitives", "Crypto", "Redis", "TLS", "Membership", "EventLoop", "Configuration", "Telemetry"],
             swiftSettings: shell),
 
         // Programs.
@@ -143,7 +144,8 @@ let package = Package(
         .testTarget(
             name: "TransceiverTests",
             dependencies: [
-                "TransceiverCore", "Crypto", "DTLS", "HTTP", "ICE", "RoutingHint", "RTP", "SCTP", "SDP", "STUN", "Trunk", "TestSupport",
+                "TransceiverCore", "Crypto", "DTLS", "HTTP", "ICE", "Realtime", "RoutingHint", "RTP", "SCTP", "SDP", "STUN", "Trunk",
+                "TestSupport",
             ],
             swiftSettings: shell),
         .testTarget(name: "MembershipTests", dependencies: ["Membership", "Redis", "TestSupport"], swiftSettings: shell),

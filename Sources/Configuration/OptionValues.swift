@@ -181,16 +181,9 @@ extension OptionValues {
 
     private func redis(_ value: Given) throws(ConfigurationError) -> RedisAddress {
         do throws(RedisAddress.Refusal) { return try RedisAddress(parsing: value.text) } catch {
-            switch error {
-            case .wantsTLS:
-                throw ConfigurationError(
-                    "\(value.source): rediss:// is not possible, because a relay carries no TLS library; use redis:// on a private network, "
-                        + "or to a TLS tunnel (stunnel) on this machine")
-            case .form:
-                throw ConfigurationError(
-                    "\(value.source): must be redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], such as redis://:secret@10.0.0.9:6379/0, with "
-                        + "special characters of USER and PASSWORD percent-encoded")
-            }
+            throw ConfigurationError(
+                "\(value.source): must be redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], such as redis://:secret@10.0.0.9:6379/0, or "
+                    + "rediss://… for TLS, with special characters of USER and PASSWORD percent-encoded")
         }
     }
 

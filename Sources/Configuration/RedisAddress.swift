@@ -1,9 +1,11 @@
 import Primitives
 
-/// `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`: the server that relays remember flows in. USER and PASSWORD may be percent-encoded.
+/// `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`: the server that relays remember flows in; `rediss://…` over TLS. USER and PASSWORD may
+/// be percent-encoded.
 public struct RedisAddress: Sendable, Equatable {
     /// A name, or an address without brackets.
     public var host: String
+    public var usesTLS = false
     public var port: UInt16 = 6379
     public var user: String?
     public var password: String?
@@ -12,14 +14,12 @@ public struct RedisAddress: Sendable, Equatable {
     /// Why a text is refused; never with the text, which may hold a password.
     public enum Refusal: Error, Equatable {
         case form
-        /// The relay carries no TLS library.
-        case wantsTLS
     }
 
     public init(parsing text: String) throws(Refusal) {
-        if text.hasPrefix("rediss://") { throw .wantsTLS }
-        guard text.hasPrefix("redis://") else { throw .form }
-        var rest = text.dropFirst(8)
+        usesTLS = text.hasPrefix("rediss://")
+        guard usesTLS || text.hasPrefix("redis://") else { throw .form }
+        var rest = text.dropFirst(usesTLS ? 9 : 8)
         if let slash = rest.lastIndex(of: "/"), !rest[slash...].contains("@") {
             let number = rest[rest.index(after: slash)...]
             if !number.isEmpty {
@@ -91,6 +91,6 @@ public struct RedisAddress: Sendable, Equatable {
 
 /// Where it is, without who we are.
 extension RedisAddress: CustomStringConvertible, CustomDebugStringConvertible {
-    public var description: String { "redis://\(host.contains(":") ? "[\(host)]" : host):\(port)/\(database)" }
+    public var description: String { "\(usesTLS ? "rediss" : "redis")://\(host.contains(":") ? "[\(host)]" : host):\(port)/\(database)" }
     public var debugDescription: String { description }
 }

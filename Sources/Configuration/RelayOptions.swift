@@ -42,6 +42,8 @@ public struct RelayOptions: ProgramOptions {
     public var takeover: Bool
     /// Where flows are remembered outside this machine.
     public var redis: RedisAddress?
+    /// A PEM file: whom to trust about Redis' certificate; nil: the system's authorities.
+    public var redisAuthorities: String?
 
     public static var table: OptionTable {
         OptionTable(
@@ -69,8 +71,10 @@ public struct RelayOptions: ProgramOptions {
                     "runtime-folder", "FOLDER", "keeps the flow table through restarts, and is where --takeover looks; best in /run",
                     default: .decided("$RUNTIME_DIRECTORY, else none")),
                 OptionDefinition(
-                    "redis", "URL", "redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]: remembers flows for when this machine is lost",
+                    "redis", "URL",
+                    "redis[s]://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]: remembers flows for when this machine is lost",
                     default: .decided("off")),
+                .redisAuthorities,
                 .toggle("takeover", "take sockets and flows from the relay that runs with this folder; no packet is lost"),
             ])
     }
@@ -95,6 +99,12 @@ public struct RelayOptions: ProgramOptions {
         runtimeFolder = try values.optionalText("runtime-folder")
         takeover = try values.isSet("takeover")
         redis = try values.redis("redis")
+        redisAuthorities = try values.optionalText("redis-ca")
+        var usesTLS = redis?.usesTLS == true
+        if case .registry(let address) = transceivers { usesTLS = usesTLS || address.usesTLS }
+        guard redisAuthorities == nil || usesTLS else {
+            throw ConfigurationError("--redis-ca: there is no certificate to check without a Redis at rediss://…")
+        }
         // Workers share ports, so the kernel would let both bind and then mix them.
         for address in listen where address.port != 0 && address.port == trunk.port && (address.ip == trunk.ip || address.ip.isAny) {
             throw ConfigurationError("--trunk: \(trunk) is also a public address (--listen \(address)); they must differ")
@@ -122,6 +132,8 @@ extension OptionDefinition {
     static let echoDelay = OptionDefinition(
         "echo-delay", "MS", "\(words(Limits.echoDelay)) milliseconds that embedded:echo waits", default: .text("500"))
     static let srtp = OptionDefinition("srtp", "ENGINE", "own or libsrtp", default: .text("own"))
+    static let redisAuthorities = OptionDefinition(
+        "redis-ca", "FILE", "PEM: whom to trust about the certificate of a Redis at rediss://", default: .decided("the system's authorities"))
     static let drainTime = OptionDefinition(
-        "drain-time", "SECONDS", "\(words(Limits.drainTime)): how long calls may go on after SIGTERM", default: .text("30"))
+        "drain-time", "SECONDS", "\(words(Limits.drainTime)): how long calls may go on after SIGTERM", default: .text("600"))
 }

@@ -57,6 +57,8 @@ public struct TransceiverOptions: ProgramOptions {
     /// Where to find the transceivers that own other calls; nil: such calls are not found here.
     public var members: MembersSource?
     public var owner: OwnerChoice
+    /// A PEM file: whom to trust about the certificate of a registry; nil: the system's authorities.
+    public var redisAuthorities: String?
     public var keyFile: String
     public var cluster: UInt16
     /// nil: the trunk's IPv4 address.
@@ -99,6 +101,7 @@ public struct TransceiverOptions: ProgramOptions {
                 .geoLongitudeHeader,
                 .members,
                 .owner,
+                .redisAuthorities,
                 OptionDefinition("key-file", "FILE", "written by `swiftlet keys generate`"),
                 .cluster,
                 OptionDefinition(
@@ -128,6 +131,7 @@ public struct TransceiverOptions: ProgramOptions {
         steering = try SteeringOptions(values)
         members = try values.members("members")
         owner = try values.choice("owner")
+        redisAuthorities = try values.optionalText("redis-ca")
         keyFile = try values.text("key-file")
         cluster = try values.number("cluster", in: 0...UInt16.max)
         id = try values.transceiverID("id")

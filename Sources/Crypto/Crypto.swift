@@ -1,5 +1,5 @@
 // Crypto: the few primitives that our own formats and STUN need, over libcrypto's EVP interface alone. Nothing here knows a
-// protocol, and nothing here links libssl: the relay, which faces the internet, carries no TLS.
+// protocol, and nothing here links libssl.
 //
 // Three kinds of call sites decide the shape. Set-up paths want one line: static functions (`SHA256.digest`, `HMACSHA1.tag`).
 // Workers want no allocation per packet: `~Copyable` objects that own one EVP context and are reused (`HMACSHA256`, `AES128Block`).

@@ -91,6 +91,8 @@ public struct FlowCache: ~Copyable, RedisMachine {
     private var events: [FlowCacheEvent] = []
     private var eventsTaken = 0
     private var tally = FlowCacheCounters()
+    /// Why Redis does not let us in, in its own words; nil when it does, or says nothing.
+    public var refusal: String? { client.refusal }
 
     /// - Parameter key: known to all relays of the deployment, 16 bytes or more.
     public init(settings: FlowCacheSettings, key: [UInt8], now: Instant) {

@@ -89,6 +89,8 @@ public struct Registry: ~Copyable, RedisMachine {
     }
 
     public var isOpen: Bool { client.isOpen }
+    /// Why Redis does not let us in, in its own words.
+    public var refusal: String? { client.refusal }
 
     public var counters: RegistryCounters {
         var counters = tally

@@ -55,6 +55,8 @@ public struct RedisClient<Question: Sendable>: ~Copyable, RedisMachine {
     private var eventsTaken = 0
     /// Errors that Redis answered with: READONLY, OOM, NOAUTH, WRONGTYPE, …
     public private(set) var serverErrors: UInt64 = 0
+    /// Why Redis does not let us in, in its own words; nil when it does, or says nothing.
+    public private(set) var refusal: String?
     /// Connections that failed or fell silent.
     public private(set) var failures: UInt64 = 0
 
@@ -147,14 +149,21 @@ extension RedisClient {
         case .ping: break
         case .setup:
             // Without login or database every answer would be about something else.
-            if isError { fail(at: now, close: true) }
+            if isError { refuse(reply, at: now) }
         case .greeting:
             // LOADING, NOPERM, MASTERDOWN, …: later perhaps.
-            guard reply == .other else { return fail(at: now, close: true) }
+            guard reply == .other else { return refuse(reply, at: now) }
+            refusal = nil
             state = .open
             retryDelay = settings.retryDelay
         case .question(let question): events.append(.answer(question, reply))
         }
+    }
+
+    private mutating func refuse(_ reply: RedisReply, at now: Instant) {
+        // It may say anything; a log has room for a line of it.
+        if case .error(let words) = reply { refusal = String(words.unicodeScalars.filter { (0x20..<0x7F).contains($0.value) }.map(Character.init)) }
+        fail(at: now, close: true)
     }
 
     private mutating func fail(at now: Instant, close: Bool) {

@@ -82,7 +82,10 @@ struct ReplyReader: ~Copyable {
         if reader.pointee.ridx < 0 {
             // hiredis begins a reply when it is asked for one, not when its first byte comes: then we would not see that byte.
             guard reader.pointee.pos < reader.pointee.len else { return .incomplete }
-            guard limits.elements > 0 || reader.pointee.buf[reader.pointee.pos] != CChar(UInt8(ascii: "*")) else { return .broken }
+            let first = UInt8(bitPattern: reader.pointee.buf[reader.pointee.pos])
+            guard limits.elements > 0 || first != UInt8(ascii: "*") else { return .broken }
+            // Sets, maps, pushes and attributes of RESP3, which nobody has asked for.
+            guard !"~%>|".utf8.contains(first) else { return .broken }
         }
         var raw: UnsafeMutableRawPointer?
         guard redisReaderGetReply(reader, &raw) == REDIS_OK else { return .broken }

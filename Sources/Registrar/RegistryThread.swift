@@ -8,6 +8,8 @@ import Redis
 /// Everything the thread starts with.
 public struct RegistryStart: Sendable {
     let address: RedisAddress
+    /// PEM; nil: the system's.
+    let authorities: [UInt8]?
     let key: [UInt8]
     let own: Member?
     let known: [Member]
@@ -15,14 +17,16 @@ public struct RegistryStart: Sendable {
     let log: @Sendable (String) -> Void
 
     /// - Parameters:
+    ///   - authorities: whom to trust about Redis' certificate, in PEM; nil: the system's.
     ///   - passwordKey: of the key file; whoever can write to Redis must not be able to make members.
     ///   - own: who writes itself; nil for one who only reads.
     ///   - known: members of an earlier life, which stay usable.
     public init(
-        _ address: RedisAddress, passwordKey: [UInt8], own: Member?, known: [Member] = [], board: RegistryBoard,
+        _ address: RedisAddress, authorities: [UInt8]?, passwordKey: [UInt8], own: Member?, known: [Member] = [], board: RegistryBoard,
         log: @escaping @Sendable (String) -> Void
     ) {
         self.address = address
+        self.authorities = authorities
         let digest = HMACSHA256.tag(key: passwordKey.span.bytes, Array("swiftlet members".utf8).span.bytes)
         key = (0..<32).map { digest[$0] }
         self.own = own
@@ -38,6 +42,7 @@ public struct RegistryThread: ~Copyable {
     private var reactor: Reactor
     private var socket: RedisSocket
     private var wasOpen = false
+    private var redisNews: RedisNews
     private var readAt: Instant?
     private var told: RegistryCounters?
     private var news: MemberNews
@@ -64,7 +69,8 @@ public struct RegistryThread: ~Copyable {
         settings.redis.database = start.address.database
         let now = MonotonicClock.now()
         registry = Registry(settings: settings, key: start.key, own: start.own, known: start.known, wall: wallClock(), now: now)
-        socket = RedisSocket(to: start.address, tag: Self.socketTag)
+        socket = RedisSocket(to: start.address, authorities: start.authorities, tag: Self.socketTag)
+        redisNews = RedisNews(of: start.address, log: start.log)
         news = MemberNews(registry.book)
         self.reactor = reactor
         self.start = start
@@ -92,8 +98,11 @@ public struct RegistryThread: ~Copyable {
 
     private mutating func publish(_ now: Instant) {
         let isOpen = registry.isOpen
+        redisNews.tell(
+            isOpen: isOpen, hasFailed: registry.counters.failures > 0,
+            (open: "members are read from \(start.address)", closed: "does not answer; who is known stays"), refusal: registry.refusal,
+            complaint: socket.complaint)
         if isOpen != wasOpen {
-            start.log(isOpen ? "members are read from \(start.address)" : "\(start.address) does not answer; who is known stays")
             wasOpen = isOpen
         } else if registry.readAt == readAt, registry.counters == told {
             return

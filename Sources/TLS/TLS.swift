@@ -17,6 +17,8 @@ public enum TLSAuthorities: Sendable, Equatable {
     case system
     /// Those of a PEM file, and no others.
     case file(path: String)
+    /// Those of such a file's content.
+    case pem([UInt8])
 }
 
 /// Why no stream can be made.

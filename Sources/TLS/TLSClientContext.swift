@@ -15,6 +15,7 @@ public struct TLSClientContext: ~Copyable, @unchecked Sendable {
             switch authorities {
             case .system: SSL_CTX_set_default_verify_paths(context) == 1
             case .file(let path): SSL_CTX_load_verify_locations(context, path, nil) == 1
+            case .pem(let bytes): Self.load(bytes, context)
             }
         ERR_clear_error()
         guard isLoaded else {
@@ -25,6 +26,23 @@ public struct TLSClientContext: ~Copyable, @unchecked Sendable {
     }
 
     deinit { SSL_CTX_free(pointer) }
+
+    /// As `SSL_CTX_load_verify_locations`: all certificates up to what is none, and at least one.
+    private static func load(_ pem: [UInt8], _ context: OpaquePointer) -> Bool {
+        guard let store = SSL_CTX_get_cert_store(context) else { return false }
+        return pem.withUnsafeBytes { bytes in
+            guard let text = BIO_new_mem_buf(bytes.baseAddress, CInt(clamping: bytes.count)) else { return false }
+            defer { BIO_free(text) }
+            var count = 0
+            while let certificate = PEM_read_bio_X509(text, nil, nil, nil) {
+                let isTaken = X509_STORE_add_cert(store, certificate) == 1
+                X509_free(certificate)
+                guard isTaken else { return false }
+                count += 1
+            }
+            return count > 0
+        }
+    }
 
     private static func configure(_ context: OpaquePointer) -> Bool {
         SSL_CTX_set_verify(context, SSL_VERIFY_PEER, nil)

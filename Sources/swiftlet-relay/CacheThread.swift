@@ -6,6 +6,7 @@ import Crypto
 import EventLoop
 import FlowCache
 import Primitives
+import Registrar
 import RelayCore
 import RoutingHint
 import Synchronization
@@ -42,6 +43,8 @@ struct CacheClient: ~Copyable, Sendable {
 /// Everything the thread starts with.
 struct CacheStart: ~Copyable, Sendable {
     let address: RedisAddress
+    /// PEM; nil: the system's.
+    let authorities: [UInt8]?
     let key: [UInt8]
     let waker: Waker
     let status = CacheStatus()
@@ -49,8 +52,9 @@ struct CacheStart: ~Copyable, Sendable {
     /// Requests and answers of one worker that may wait.
     private static let capacity = 4_096
 
-    init(_ address: RedisAddress, keys: KeyRing, workers: Int) throws(Errno) {
+    init(_ address: RedisAddress, authorities: [UInt8]?, keys: KeyRing, workers: Int) throws(Errno) {
         self.address = address
+        self.authorities = authorities
         // Whoever can write to Redis must not be able to make flows: this needs the key file.
         let digest = HMACSHA256.tag(key: keys.passwordKey.span.bytes, Array("swiftlet flow cache".utf8).span.bytes)
         key = (0..<32).map { digest[$0] }
@@ -74,14 +78,10 @@ struct CacheThread: ~Copyable {
     private var clients: Slab<CacheClient?>
     private var cache: FlowCache
     private var reactor: Reactor
-    private var socket: StreamSocket?
-    private var token: ReactorToken?
-    private var isConnecting = false
-    private var wantsToWrite = false
-    private var attempts = 0
+    private var socket: RedisSocket
+    private var news: RedisNews
     /// Which worker asked.
     private var askers: [SocketAddress: Int] = [:]
-    private var wasOpen = false
 
     private static let wakerTag: UInt64 = 1
     private static let socketTag: UInt64 = 2
@@ -104,6 +104,8 @@ struct CacheThread: ~Copyable {
         settings.password = start.address.password
         settings.database = start.address.database
         address = start.address
+        socket = RedisSocket(to: start.address, authorities: start.authorities, tag: Self.socketTag)
+        news = RedisNews(of: start.address) { log($0) }
         status = start.status
         waker = start.waker
         cache = FlowCache(settings: settings, key: start.key, now: MonotonicClock.now())
@@ -116,13 +118,11 @@ struct CacheThread: ~Copyable {
             reactor.wait(until: cache.nextDeadline.instant)
             let now = MonotonicClock.now()
             while let event = reactor.nextEvent() {
-                if event.tag == Self.wakerTag { waker.acknowledge() } else { takeSocketEvent(event, now) }
+                if event.tag == Self.wakerTag { waker.acknowledge() } else { socket.serve(event, &cache, &reactor, at: now) }
             }
             takeRequests(now)
             cache.advance(to: now)
-            obey(now)
-            write(now)
-            obey(now)
+            socket.proceed(&cache, &reactor, at: now)
             answer()
             publish()
         }
@@ -167,99 +167,17 @@ extension CacheThread {
 
     private mutating func publish() {
         let isOpen = cache.isOpen
-        if isOpen != wasOpen {
-            log(isOpen ? "flows are remembered in \(address)" : "\(address) does not answer; calls go on without it")
-            wasOpen = isOpen
-            status.isOpen.store(isOpen, ordering: .relaxed)
-        }
+        news.tell(
+            isOpen: isOpen, hasFailed: cache.counters.failures > 0,
+            (open: "flows are remembered in \(address)", closed: "does not answer; calls go on without it"), refusal: cache.refusal,
+            complaint: socket.complaint)
+        status.isOpen.store(isOpen, ordering: .relaxed)
         let counters = cache.counters
         let words: InlineArray<11, UInt64> = [
             isOpen ? 1 : 0, counters.hits, counters.misses, counters.timeouts, counters.forged, counters.refusedByRate,
             counters.refusedByNegative, counters.writes, counters.writesDropped, counters.serverErrors, counters.failures,
         ]
         status.page.publish(words.span)
-    }
-}
-
-// MARK: - The connection
-
-extension CacheThread {
-    private mutating func obey(_ now: Instant) {
-        while let order = cache.nextOrder() {
-            close()
-            if order == .connect, !connect() { cache.disconnected(at: MonotonicClock.now()) }
-        }
-    }
-
-    private mutating func connect() -> Bool {
-        let addresses = Resolver.addresses(of: address.host, port: address.port)
-        guard !addresses.isEmpty else { return false }
-        attempts &+= 1
-        guard let made = try? StreamSocket.connect(to: addresses[attempts % addresses.count]) else { return false }
-        guard let token = try? reactor.register(made.descriptor, for: [.readable, .writable], tag: Self.socketTag) else { return false }
-        self.token = token
-        socket = consume made
-        isConnecting = true
-        wantsToWrite = true
-        return true
-    }
-
-    private mutating func close() {
-        if let token { reactor.deregister(token) }
-        token = nil
-        socket = nil
-    }
-
-    private mutating func lose(_ now: Instant) {
-        close()
-        cache.disconnected(at: now)
-    }
-
-    private mutating func takeSocketEvent(_ event: ReactorEvent, _ now: Instant) {
-        if isConnecting {
-            guard event.isWritable || event.isClosed else { return }
-            guard socket?.connectionError() == nil, !event.isClosed else { return lose(now) }
-            isConnecting = false
-            cache.connected(at: now)
-        }
-        guard event.isReadable else { return }
-        var buffer = InlineArray<16_384, UInt8>(repeating: 0)
-        // So much in a turn; the rest is still there in the next one.
-        for _ in 0..<8 {
-            guard let result = read(&buffer) else { return }
-            switch result {
-            case .transferred(let count):
-                cache.receive(buffer.span.bytes.bytes(0..<count), at: now)
-                obey(now)
-            case .wouldBlock: return
-            case .closed, .failed: return lose(now)
-            }
-        }
-    }
-
-    private func read(_ buffer: inout InlineArray<16_384, UInt8>) -> StreamResult? {
-        var span = buffer.mutableSpan
-        var bytes = span.mutableBytes
-        return socket?.read(into: &bytes)
-    }
-
-    private mutating func write(_ now: Instant) {
-        guard token != nil, !isConnecting else { return }
-        while true {
-            let output = cache.pendingOutput
-            guard !output.isEmpty, let result = socket?.write(output.span.bytes) else { return watch(false) }
-            switch result {
-            case .transferred(let count): cache.sent(count)
-            case .wouldBlock: return watch(true)
-            case .closed, .failed: return lose(now)
-            }
-        }
-    }
-
-    private mutating func watch(_ writes: Bool) {
-        guard let token, writes != wantsToWrite else { return }
-        wantsToWrite = writes
-        try? reactor.update(token, for: writes ? [.readable, .writable] : .readable)
     }
 }
 

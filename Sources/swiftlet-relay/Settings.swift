@@ -7,6 +7,7 @@ import Crypto
 import EventLoop
 import Membership
 import Primitives
+import Registrar
 import RelayCore
 import RoutingHint
 
@@ -23,6 +24,8 @@ struct RelaySettings: Sendable {
     let relays: RelayDirectory
     /// Of the tables' files when they were read: others mean that they have changed.
     let tableStamp: TableStamp
+    /// Whom to trust about Redis' certificate: the content of `--redis-ca`; nil: the system's authorities.
+    let redisAuthorities: [UInt8]?
     private let files: SettingsFiles
 
     /// Whom the registry of members knows; empty without one.
@@ -79,8 +82,9 @@ struct RelaySettings: Sendable {
         } else {
             relays = RelayDirectory()
         }
+        redisAuthorities = try Self.authorities(options, from: source)
         self.options = options
-        files = SettingsFiles(contents: [configuration, keys, table, others, lines])
+        files = SettingsFiles(contents: [configuration, keys, table, others, lines, redisAuthorities])
     }
 
     /// Relays of other clusters find the rest.
@@ -89,6 +93,17 @@ struct RelaySettings: Sendable {
             members.filter { $0.id.cluster == cluster }.compactMap { member in
                 member.trunk.map { TransceiverEntry(id: member.id.transceiver, address: $0) }
             }.sorted { $0.id < $1.id })
+    }
+
+    private static func authorities(_ options: RelayOptions, from source: (SettingsFile, String, Int) -> [UInt8]?)
+        throws(ConfigurationError) -> [UInt8]?
+    {
+        guard let path = options.redisAuthorities else { return nil }
+        guard let content = source(.redisAuthorities, path, Limits.configurationFileBytes) else {
+            throw ConfigurationError("--redis-ca: cannot read \(path)")
+        }
+        guard RedisSocket.isAuthority(content) else { throw ConfigurationError("--redis-ca: \(path) has no certificate in PEM") }
+        return content
     }
 
     struct TableStamp: Equatable {
@@ -129,6 +144,7 @@ extension RelaySettings {
             ("workers", new.workers == old.options.workers), ("flows", new.flows == old.options.flows),
             ("metrics", new.metrics == old.options.metrics), ("io", new.io == old.options.io),
             ("runtime-folder", new.runtimeFolder == old.options.runtimeFolder), ("redis", new.redis == old.options.redis),
+            ("redis-ca", new.redisAuthorities == old.options.redisAuthorities),
         ]
         if let changed = fixed.first(where: { !$0.1 }) {
             throw ConfigurationError("the configuration file: \"\(changed.0)\" cannot change while the relay runs; restart it for that")
@@ -148,7 +164,7 @@ extension RelaySettings {
 
 // MARK: - From keeper to worker
 
-enum SettingsFile: Int, CaseIterable { case configuration, keys, table, relays, members }
+enum SettingsFile: Int, CaseIterable { case configuration, keys, table, relays, members, redisAuthorities }
 
 /// Contents by `SettingsFile`; nil where there is no such file.
 private struct SettingsFiles: Sendable { var contents: [[UInt8]?] }

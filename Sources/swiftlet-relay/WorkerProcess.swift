@@ -50,7 +50,7 @@ enum WorkerProcess {
         var commands: [WorkerCommands] = []
         let shape = FlowTableShape(workers: estate.workers, flowsPerWorker: estate.flowsPerWorker, steeringKey: 0, deployment: 0)
         guard table.byteCount == shape.byteCount else { throw ConfigurationError("the keeper's flow table has another size") }
-        var cache = try cacheStart(options, settings.keys, estate.workers)
+        var cache = try cacheStart(settings, estate.workers)
         let cacheStatus = cache?.status
         for number in 0..<estate.workers {
             configuration.worker = UInt8(number)
@@ -98,9 +98,11 @@ enum WorkerProcess {
         return try RelaySettings(arguments, from: memory)
     }
 
-    private static func cacheStart(_ options: RelayOptions, _ keys: KeyRingBox, _ workers: Int) throws(ConfigurationError) -> CacheStart? {
-        guard let address = options.redis else { return nil }
-        return try orFail("flow cache") { () throws(Errno) in try CacheStart(address, keys: keys.ring, workers: workers) }
+    private static func cacheStart(_ settings: RelaySettings, _ workers: Int) throws(ConfigurationError) -> CacheStart? {
+        guard let address = settings.options.redis else { return nil }
+        return try orFail("flow cache") { () throws(Errno) in
+            try CacheStart(address, authorities: settings.redisAuthorities, keys: settings.keys.ring, workers: workers)
+        }
     }
 
     private static func receiveEstate(_ channel: borrowing MessageSocket) throws(ConfigurationError) -> RelayEstate {
@@ -133,7 +135,9 @@ enum WorkerProcess {
         let trunk = try orFail("trunk socket \(number)") { () throws(Errno) in
             try estate.takeSocket(
                 group: estate.publicCount, worker: number,
-                .init(receiveBufferSize: WorkerLimits.receiveBuffer, coalesces: true, timestamps: measures, leavesWhole: true))
+                .init(
+                    receiveBufferSize: WorkerLimits.receiveBuffer, coalesces: true, timestamps: measures, leavesWhole: true,
+                    reportsErrors: true))
         }
         if number == 0 {
             log(

@@ -86,6 +86,7 @@ struct ControlLoop: ~Copyable {
     /// go on until they end or the drain time is over, of which they are told before. A second SIGTERM ends at once.
     mutating func run() {
         while turn() {}
+        draining.finish()
         office.desk.drain()
         for worker in workers { worker.send(.endAll(reason: .shutdown)) }
         // WebSockets hear their goodbye through this thread.

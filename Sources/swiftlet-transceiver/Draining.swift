@@ -41,5 +41,11 @@ struct Draining {
         return calls == 0 || now >= ends
     }
 
+    /// Nothing is waited for any more.
+    mutating func finish() {
+        ends = nil
+        announces = .never
+    }
+
     var nextDeadline: Instant { min(announces, ends ?? .never) }
 }

@@ -96,7 +96,9 @@ import Trunk
         var own = Member(id: MemberID(cluster: options.cluster, transceiver: id), trunk: trunk, signaling: reachable)
         own.capacity = UInt32(clamping: options.sessions * workers)
         let owners = try OwnerDoor(
-            options.members, options.owner, Registration(own: own, passwordKey: keys.passwordKey), at: MonotonicClock.now())
+            options.members, options.owner,
+            Registration(own: own, passwordKey: keys.passwordKey, authorities: try Registration.authorities(options.redisAuthorities)),
+            at: MonotonicClock.now())
         let desk = SignalingDesk(
             settings: SignalingDesk.Settings(
                 cluster: options.cluster, transceiver: id, workers: workers, advertise: options.advertise,

@@ -10,6 +10,18 @@ struct Registration {
     /// As others reach it.
     let own: Member
     let passwordKey: [UInt8]
+    /// Whom to trust about its certificate, in PEM; nil: the system's authorities.
+    let authorities: [UInt8]?
+
+    /// The content of `--redis-ca`.
+    static func authorities(_ path: String?) throws(ConfigurationError) -> [UInt8]? {
+        guard let path else { return nil }
+        guard let content = readFile(path, limit: Limits.configurationFileBytes) else {
+            throw ConfigurationError("--redis-ca: cannot read \(path)")
+        }
+        guard RedisSocket.isAuthority(content) else { throw ConfigurationError("--redis-ca: \(path) has no certificate in PEM") }
+        return content
+    }
 }
 
 /// Where the signaling of other transceivers is.
@@ -32,7 +44,9 @@ struct OwnerDirectory {
                 let board = try RegistryBoard(waking: nil)
                 let log: @Sendable (String) -> Void = { complain("swiftlet-transceiver: \($0)") }
                 _ = try RegistryThread.start(
-                    RegistryStart(address, passwordKey: registration.passwordKey, own: registration.own, board: board, log: log))
+                    RegistryStart(
+                        address, authorities: registration.authorities, passwordKey: registration.passwordKey, own: registration.own,
+                        board: board, log: log))
                 self.board = board
             } catch { throw ConfigurationError("--members: \(error)") }
         }

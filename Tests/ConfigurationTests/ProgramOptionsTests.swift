@@ -15,7 +15,8 @@ private func help<Options: ProgramOptions>(_ type: Options.Type, _ arguments: [S
         #expect(options.signaling == SocketAddress("127.0.0.1:8080"))
         #expect(options.cluster == 0 && options.id == nil && options.workers == nil && options.sessions == 4096)
         #expect(options.backend == .parrot && options.echoDelay == .milliseconds(500) && options.srtp == .own)
-        #expect(options.io == .epoll && options.trunkMTU == 1400 && options.drainTime == .seconds(30))
+        #expect(options.io == .epoll && options.trunkMTU == 1400 && options.drainTime == .seconds(600))
+        #expect(options.admin == nil)
     }
 
     @Test func `a relay's defaults`() throws {
@@ -53,6 +54,14 @@ private func help<Options: ProgramOptions>(_ type: Options.Type, _ arguments: [S
         #expect(try transceiver(required + ["--signaling", "[::1]:8080"]).access == AccessOptions(keyFile: nil, allowsAnonymous: false))
         #expect(complaint(UpOptions.self, ["--signaling", "10.0.0.1:1"]).hasPrefix("--signaling: 10.0.0.1:1 can be reached"))
         #expect(try read(UpOptions.self, ["--signaling", "10.0.0.1:1"], environment: ["SWIFTLET_API_KEYS": "k"]).access.keyFile == "k")
+    }
+
+    @Test func `what is taken without a key is taken on this machine only`() throws {
+        #expect(try transceiver(required + ["--admin", "127.0.0.1:8081"]).admin == SocketAddress("127.0.0.1:8081"))
+        #expect(try transceiver(required + ["--admin", "[::1]:0"]).admin == SocketAddress("[::1]:0"))
+        for address in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1"] {
+            #expect(complaint(required + ["--admin", address]).hasPrefix("--admin: \(address) can be reached from other machines"))
+        }
     }
 
     @Test func `a switch is given alone, with yes or no, or as true or false in a file`() throws {

@@ -12,6 +12,9 @@ private func parsed(_ text: String) -> RedisAddress? { try? RedisAddress(parsing
         #expect(whole?.user == "relay" && whole?.password == "p@ss/word:x")
         let anonymous = parsed("redis://:secret@10.0.0.9/")
         #expect(anonymous?.user == nil && anonymous?.password == "secret" && anonymous?.database == 0)
+        let secure = parsed("rediss://relay:pass@cache.example")
+        #expect(secure?.usesTLS == true && secure?.host == "cache.example" && secure?.description == "rediss://cache.example:6379/0")
+        #expect(whole?.usesTLS == false)
         let v6 = parsed("redis://[2001:db8::1]:1")
         #expect(v6?.host == "2001:db8::1" && v6?.port == 1 && v6?.description == "redis://[2001:db8::1]:1/0")
     }
@@ -26,11 +29,10 @@ private func parsed(_ text: String) -> RedisAddress? { try? RedisAddress(parsing
     func `anything else is refused`(text: String) { #expect(parsed(text) == nil) }
 
     @Test func `neither a complaint nor a description shows the password`() {
-        for text in ["redis://u:hunter2@h:x", "rediss://u:hunter2@h"] {
+        for text in ["redis://u:hunter2@h:x", "rediss://u:hunter2@h:x"] {
             let words = complaint(RelayOptions.self, requiredOfRelay + ["--redis", text])
             #expect(words.contains("--redis") && !words.contains("hunter2"))
         }
-        #expect(complaint(RelayOptions.self, requiredOfRelay + ["--redis", "rediss://h"]).contains("TLS"))
         let address = parsed("redis://u:hunter2@h")
         #expect(address.map { "\($0)\(String(reflecting: $0))".contains("hunter2") } == false)
     }
@@ -38,5 +40,12 @@ private func parsed(_ text: String) -> RedisAddress? { try? RedisAddress(parsing
     @Test func `off unless somebody asks for it`() throws {
         #expect(try read(RelayOptions.self, requiredOfRelay).redis == nil)
         #expect(try read(RelayOptions.self, requiredOfRelay, environment: ["SWIFTLET_REDIS": "redis://h"]).redis?.host == "h")
+    }
+    @Test func `an authority for a certificate is for TLS only`() throws {
+        #expect(try read(RelayOptions.self, requiredOfRelay + ["--redis", "rediss://h", "--redis-ca", "f"]).redisAuthorities == "f")
+        for redis in [[], ["--redis", "redis://h"]] {
+            let words = complaint(RelayOptions.self, requiredOfRelay + redis + ["--redis-ca", "f"])
+            #expect(words.hasPrefix("--redis-ca: there is no certificate"))
+        }
     }
 }
