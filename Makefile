@@ -79,7 +79,7 @@ e2e: deps-test build
 	Tests/EndToEnd/run.sh
 
 faults: deps-test build
-	SWIFTLET_FAULTS=long Tests/EndToEnd/run.sh test_faults test_faults_clients test_outage
+	SWIFTLET_FAULTS=long Tests/EndToEnd/run.sh test_faults test_faults_clients test_outage test_drain test_redis
 
 # Needs root, or a user who may make namespaces and open /dev/net/tun. SWIFTLET_LAB=short leaves the figures out, =long makes more of them.
 lab: deps-test deps-lab build

@@ -43,6 +43,13 @@ public struct SharedMemory: ~Copyable, Sendable {
         return SharedMemory(descriptor, byteCount: byteCount)
     }
 
+    /// Has the file system set aside all of it, so that no page is missing when it is written. Throws `.noSpace` when there is no room;
+    /// without this, a process that writes to a page for which there is none is killed (SIGBUS).
+    public func reserve() throws(Errno) {
+        let error = posix_fallocate(descriptor.rawValue, 0, byteCount)
+        guard error == 0 else { throw Errno(rawValue: error) }
+    }
+
     /// The first bytes, as many as there are, without mapping them.
     public func head(_ count: Int) throws(Errno) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: count)

@@ -12,7 +12,7 @@ public enum OperatorSignal: Sendable {
     case hangup
 }
 
-/// Blocks the operator's signals in the calling thread and reads them from a descriptor. Make it in the main thread before any
+/// Blocks the operator's signals in the calling thread, has SIGPIPE ignored, and reads the former from a descriptor. Make it in the main thread before any
 /// other thread starts: threads inherit the blocked set.
 public struct SignalSource: ~Copyable, Sendable {
     /// Register it for `.readable`.
@@ -23,6 +23,8 @@ public struct SignalSource: ~Copyable, Sendable {
         sigemptyset(&mask)
         for number in [SIGTERM, SIGINT, SIGHUP] { sigaddset(&mask, number) }
         pthread_sigmask(SIG_BLOCK, &mask, nil)
+        // Whoever reads our words may go without taking us along.
+        signal(SIGPIPE, SIG_IGN)
         descriptor = FileDescriptor(owning: try Syscall.signalDescriptor(mask))
     }
 

@@ -66,7 +66,21 @@ extension Keeper {
             let shape = shape
             return try orFail("flow table") { () throws(Errno) in try shape.makeAnonymous() }
         }
-        return try Self.usable(memory, place, &shape)
+        let lock = folder == nil ? -1 : fcntl(memory.descriptor.rawValue, F_DUPFD_CLOEXEC, 0)
+        let table = try Self.usable(memory, place, &shape)
+        guard folder != nil else { return table }
+        do throws(Errno) {
+            try table.reserve()
+            close(lock)
+            return table
+        } catch {
+            // `lock` stays open: the folder is ours all the same.
+            log(
+                "--runtime-folder: \(place) has no room for the flow table (\(shape.byteCount >> 20) MiB: \(error)); flows outlive workers, but not "
+                    + "this process")
+            let shape = shape
+            return try orFail("flow table") { () throws(Errno) in try shape.makeAnonymous() }
+        }
     }
 
     /// `memory` as it is when it fits `shape`, which takes its steering key; else emptied.

@@ -30,12 +30,17 @@ def free_port():
 class Process:
     """A child whose standard output and error are kept, line by line."""
 
-    def __init__(self, command, **options):
+    def __init__(self, command, output=subprocess.PIPE, **options):
+        """`output` is a file for what it says, which then is not kept."""
         self.command = [str(word) for word in command]
         self.output = []
         self.process = subprocess.Popen(
-            self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+            self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, text=True, **options)
         self.pid = self.process.pid
+        if self.process.stdout is None:
+            self.reader = threading.Thread(target=lambda: None)
+            self.reader.start()
+            return
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 

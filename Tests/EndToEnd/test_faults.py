@@ -5,6 +5,7 @@ A worker that is killed takes with it what it has read and not yet sent: at most
 kept.
 """
 
+import fcntl
 import os
 import re
 import signal
@@ -15,10 +16,11 @@ import sys
 import time
 import unittest
 
-from relay_bench import Bench, Report, child, kill_worker
+from relay_bench import Bench, Report, child, free_port, kill_worker
 from harness import EXECUTABLE, Swiftlet, wait_until
 
 LONG = os.environ.get("SWIFTLET_FAULTS") == "long"
+MAY_MOUNT = subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0 if os.geteuid() == 0 else False
 # Packets of one receive.
 BATCH = 64
 # Milliseconds that the sender of packets may be late before its figures mean nothing.
@@ -355,6 +357,64 @@ class Mishaps(unittest.TestCase):
             os.kill(worker, signal.SIGSTOP)
             relay.wait_for(f"worker process {worker} says nothing", 20)
             wait_until(lambda: child(relay) not in (None, worker), "another worker")
+
+
+class Logs(unittest.TestCase):
+    """Where words go that nobody can take: a full disk, a pipe whose reader has gone, a pipe whose reader hangs. Calls do not notice, and what
+    the operator asks for is done."""
+
+    def check(self, output):
+        with Bench() as bench:
+            relay = bench.relay("--metrics", f"127.0.0.1:{free_port()}", ready=False, output=output)
+            wait_until(lambda: child(relay), "a worker")
+            load = bench.load(5, flows=50)
+            for _ in range(2):
+                kill_worker(relay)
+                relay.process.send_signal(signal.SIGHUP)
+                time.sleep(0.5)
+            # More than the pipe has room for.
+            for _ in range(200):
+                relay.process.send_signal(signal.SIGHUP)
+                time.sleep(0.005)
+            report = Report(load)
+            self.assertLessEqual(report.total["lost"], 2 * BATCH)
+            self.assertEqual(report.total["twice"], 0)
+            relay.process.send_signal(signal.SIGTERM)
+            self.assertEqual(relay.process.wait(20), 0)
+
+    def test_a_full_disk(self):
+        with open("/dev/full", "w") as full:
+            self.check(full)
+
+    @unittest.skipUnless(MAY_MOUNT, "mounting is not allowed here")
+    def test_a_runtime_folder_without_room(self):
+        """The table is not begun where it could not be finished: a page that cannot be written would kill worker after worker."""
+        with Bench() as bench:
+            (bench.path / "run").mkdir()
+            mounted = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs -o size=1m none {bench.path}/run && exec "$@"', "sh"]
+            relay = bench.relay(launcher=mounted)
+            relay.wait_for("has no room for the flow table")
+            load = bench.load(3)
+            kill_worker(relay)
+            relay.wait_for("goes on with 200 flows")
+            report = Report(load)
+            self.assertLessEqual(report.total["lost"], BATCH)
+            relay.process.send_signal(signal.SIGTERM)
+            self.assertEqual(relay.wait(), 0)
+
+    def test_a_reader_that_has_gone(self):
+        reading, writing = os.pipe()
+        os.close(reading)
+        with os.fdopen(writing, "w") as pipe:
+            self.check(pipe)
+
+    def test_a_reader_that_hangs(self):
+        reading, writing = os.pipe()
+        # Room for a few lines.
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+        with os.fdopen(writing, "w") as pipe:
+            self.check(pipe)
+        os.close(reading)
 
 
 class Reload(unittest.TestCase):

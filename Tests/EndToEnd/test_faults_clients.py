@@ -79,6 +79,17 @@ class Aiortc(AiortcCall):
     def is_connected(self):
         return self.state == "connected"
 
+    def check_now(self):
+        """A check out of its turn, as a client sends one that has noticed that its network has changed."""
+        async def check():
+            for transceiver in self.peer.getTransceivers():
+                connection = transceiver.sender.transport.transport._connection
+                for pair in connection._nominated.values():
+                    await pair.protocol.request(
+                        connection.build_request(pair, nominate=False), pair.remote_addr,
+                        integrity_key=connection.remote_password.encode(), retransmissions=2)
+        self.loop.run(check())
+
 
 class Browser:
     """A browser with one call of the page."""
@@ -169,6 +180,11 @@ class Faults(Case):
             self.fault(line, call, "the same, and the flow table gone", line.kill_all_and_forget, settle=call.check_interval + 1,
                        gap_max=interval + 300)
             self.fault(line, call, "NAT rebinding", line.wire.rebind, settle=call.check_interval + 1, gap_max=interval + 150)
+            if kind is Aiortc:
+                self.fault(line, call, "NAT rebinding, and a check with it", lambda: (line.wire.rebind(), call.check_now()), gap_max=150)
+            # Nothing can come while nobody stays for the answer; then the next check is as good as the first.
+            self.fault(line, call, "20 NAT rebindings in 4 s", lambda: repeat(line.wire.rebind, 20, 0.2),
+                       settle=call.check_interval + 1, gap_max=4000 + interval + 150)
 
     def test_aiortc(self):
         self.check(Aiortc)
