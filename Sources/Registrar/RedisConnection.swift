@@ -90,7 +90,7 @@ struct RedisConnection: ~Copyable {
     }
 }
 
-extension CacheConnection {
+extension RedisConnection {
     private var usesTLS: Bool {
         switch tls {
         case .some: true

@@ -109,11 +109,18 @@ public struct RedisSocket: ~Copyable {
     private mutating func secure() -> Security? {
         guard address.usesTLS else { return Security(stream: nil) }
         do throws(TLSError) {
-            if case .none = context { context = try TLSClientContext(authorities: authorities) }
+            if Self.isMissing(context) { context = try TLSClientContext(authorities: authorities) }
             return Security(stream: try Self.stream(context, address.host))
         } catch {
             complaint = "TLS is not possible: \(error)"
             return nil
+        }
+    }
+
+    private static func isMissing(_ context: borrowing TLSClientContext?) -> Bool {
+        switch context {
+        case .some: false
+        case .none: true
         }
     }
 

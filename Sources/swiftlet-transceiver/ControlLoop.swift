@@ -179,7 +179,7 @@ struct ControlLoop: ~Copyable {
         hearWorkers(now)
         office.steerer?.advance(to: now)
         drops.advance(to: now, workers)
-        office.owners.describe(load: office.desk.callCount, isDraining: drainEnds != nil)
+        office.owners.describe(load: office.desk.callCount, isDraining: draining.isDraining)
         office.owners.advance(to: now, &reactor)
         while let outcome = office.owners.nextOutcome() { Self.deliver(outcome, now, &connections, &reactor, &office, uptime) }
         Self.advance(&connections, &reactor, &office, now)

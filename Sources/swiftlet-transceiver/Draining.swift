@@ -6,6 +6,7 @@ struct Draining {
     let time: Interval
     /// Whether a SIGTERM has come: a second one ends at once.
     var wasTerminated = false
+    private(set) var isDraining = false
     private var ends: Instant?
     private var announces = Instant.never
 
@@ -14,11 +15,10 @@ struct Draining {
 
     init(time: Interval) { self.time = time }
 
-    var isDraining: Bool { ends != nil }
-
     /// False when it has begun before: asking twice changes nothing.
     mutating func begin(at now: Instant) -> Bool {
-        guard ends == nil else { return false }
+        guard !isDraining else { return false }
+        isDraining = true
         ends = now + time
         announces = now + max(time - Self.notice, .zero)
         return true
