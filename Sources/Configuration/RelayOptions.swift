@@ -133,7 +133,8 @@ extension OptionDefinition {
         "echo-delay", "MS", "\(words(Limits.echoDelay)) milliseconds that embedded:echo waits", default: .text("500"))
     static let srtp = OptionDefinition("srtp", "ENGINE", "own or libsrtp", default: .text("own"))
     static let redisAuthorities = OptionDefinition(
-        "redis-ca", "FILE", "PEM: whom to trust about the certificate of a Redis at rediss://", default: .decided("the system's authorities"))
+        "redis-ca", "FILE", "PEM: whom to trust about the certificate of a Redis at rediss://",
+        default: .decided("the system's authorities"))
     static let drainTime = OptionDefinition(
         "drain-time", "SECONDS", "\(words(Limits.drainTime)): how long calls may go on after SIGTERM", default: .text("600"))
 }

@@ -162,7 +162,9 @@ extension RedisClient {
 
     private mutating func refuse(_ reply: RedisReply, at now: Instant) {
         // It may say anything; a log has room for a line of it.
-        if case .error(let words) = reply { refusal = String(words.unicodeScalars.filter { (0x20..<0x7F).contains($0.value) }.map(Character.init)) }
+        if case .error(let words) = reply {
+            refusal = String(decoding: words.utf8.filter { (0x20..<0x7F).contains($0) }, as: UTF8.self)
+        }
         fail(at: now, close: true)
     }
 

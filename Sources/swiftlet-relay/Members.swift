@@ -75,7 +75,8 @@ struct MemberReader {
         let board = try orFail("members") { () throws(Errno) in try RegistryBoard(waking: waker) }
         let key = settings.keys.ring.passwordKey
         let start = RegistryStart(
-            address, authorities: settings.redisAuthorities, passwordKey: key, own: nil, known: settings.members, board: board, log: { log($0) })
+            address, authorities: settings.redisAuthorities, passwordKey: key, own: nil, known: settings.members, board: board,
+            log: { log($0) })
         _ = try orFail("members") { () throws(Errno) in try RegistryThread.start(start) }
         return MemberReader(board: board, waker: waker, cluster: settings.options.cluster, members: settings.members)
     }
