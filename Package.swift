@@ -162,7 +162,7 @@ if Context.environment["SWIFTLET_FUZZ"] != nil {
             name: "swiftlet-fuzz",
             dependencies: [
                 "Primitives", "STUN", "SDP", "RTP", "SCTP", "HTTP", "RoutingHint", "Trunk", "Realtime", "Audio", "Backend", "Steering",
-                "Membership",
+                "Membership", "RelayCore",
             ],
             path: "Tests/Fuzz",
             exclude: ["build.sh"],

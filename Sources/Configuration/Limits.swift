@@ -7,6 +7,10 @@ public enum Limits {
     public static let workers = 1...64
     /// Public addresses of one relay, and candidates of one answer: both families on a few networks.
     public static let addresses = 8
+    /// Connections over TCP of one relay, and of one client address; each worker has its share. The upper end is a process's open files.
+    public static let tcpConnections = 1...524_288
+    public static let tcpConnectionsDefault = 4_096
+    public static let tcpConnectionsPerAddressDefault = 256
     /// Address prefixes of one option.
     public static let prefixes = 256
     /// Client addresses that a relay knows; each worker has its share. The upper end is a table of about 2 GiB.

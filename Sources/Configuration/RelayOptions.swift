@@ -21,6 +21,11 @@ public enum IOChoice: String, CaseIterable, Sendable {
 /// Everything that an operator can say to `swiftlet-relay`.
 public struct RelayOptions: ProgramOptions {
     public var listen: [SocketAddress]
+    /// For clients whose network blocks UDP; often empty.
+    public var listenTCP: [SocketAddress]
+    /// Of the whole relay, and of one client address; each worker has its share.
+    public var tcpConnections: Int
+    public var tcpConnectionsPerAddress: Int
     public var trunk: SocketAddress
     public var keyFile: String
     public var cluster: UInt16
@@ -50,6 +55,13 @@ public struct RelayOptions: ProgramOptions {
             program: "swiftlet-relay", summary: "the public UDP port in front of the transceivers",
             [
                 OptionDefinition("listen", "HOST:PORT", "public UDP address; [::]:3478 takes IPv4 too", isRepeatable: true),
+                .listenTCP,
+                OptionDefinition(
+                    "tcp-connections", "N", "\(words(Limits.tcpConnections)) connections over TCP at most",
+                    default: .text("\(Limits.tcpConnectionsDefault)")),
+                OptionDefinition(
+                    "tcp-per-address", "N", "the same from one IPv4 address or IPv6 /64",
+                    default: .text("\(Limits.tcpConnectionsPerAddressDefault)")),
                 OptionDefinition("trunk", "HOST:PORT", "internal UDP address, towards transceivers"),
                 OptionDefinition("key-file", "FILE", "written by `swiftlet keys generate`"),
                 OptionDefinition(
@@ -81,6 +93,9 @@ public struct RelayOptions: ProgramOptions {
 
     public init(_ values: OptionValues) throws(ConfigurationError) {
         listen = try values.addresses("listen")
+        listenTCP = try values.addresses("listen-tcp")
+        tcpConnections = try values.number("tcp-connections", in: Limits.tcpConnections)
+        tcpConnectionsPerAddress = try values.number("tcp-per-address", in: Limits.tcpConnections)
         trunk = try values.address("trunk")
         guard !trunk.ip.isAny else {
             throw ConfigurationError("--trunk: \(trunk) is every address; it must be the internal one, which transceivers answer to")
@@ -109,6 +124,9 @@ public struct RelayOptions: ProgramOptions {
         for address in listen where address.port != 0 && address.port == trunk.port && (address.ip == trunk.ip || address.ip.isAny) {
             throw ConfigurationError("--trunk: \(trunk) is also a public address (--listen \(address)); they must differ")
         }
+        if let metrics, metrics.port != 0, listenTCP.contains(where: { $0 == metrics || ($0.ip.isAny && $0.port == metrics.port) }) {
+            throw ConfigurationError("--metrics: \(metrics) is also a public address (--listen-tcp); they must differ")
+        }
     }
 }
 
@@ -116,6 +134,9 @@ public struct RelayOptions: ProgramOptions {
 
 extension OptionDefinition {
     static let cluster = OptionDefinition("cluster", "N", "0…65535, the same everywhere in a cluster", default: .text("0"))
+    static let listenTCP = OptionDefinition(
+        "listen-tcp", "HOST:PORT", "public TCP address for clients whose network blocks UDP", default: .decided("off"),
+        isRepeatable: true)
     static let workers = OptionDefinition(
         "workers", "N", "\(words(Limits.workers)) threads that move packets", default: .decided("one per processor"))
     static let io = OptionDefinition("io", "ENGINE", "how datagrams are moved: epoll, io_uring or auto", default: .text("epoll"))

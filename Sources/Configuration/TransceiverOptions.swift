@@ -53,6 +53,8 @@ public struct TransceiverOptions: ProgramOptions {
     public var access: AccessOptions
     public var trunk: SocketAddress
     public var advertise: [SocketAddress]
+    /// Where clients reach the relays over TCP; often empty.
+    public var advertiseTCP: [SocketAddress]
     public var steering: SteeringOptions
     /// Where to find the transceivers that own other calls; nil: such calls are not found here.
     public var members: MembersSource?
@@ -93,6 +95,7 @@ public struct TransceiverOptions: ProgramOptions {
                 OptionDefinition("trunk", "HOST:PORT", "internal UDP address, towards relays"),
                 OptionDefinition(
                     "advertise", "HOST:PORT", "where clients reach the relays: a candidate of every answer", isRepeatable: true),
+                .advertiseTCP,
                 .ingressFile,
                 .geoIPDatabase,
                 .trustedProxies,
@@ -128,6 +131,7 @@ public struct TransceiverOptions: ProgramOptions {
         access = try AccessOptions(values, signaling: signaling)
         trunk = try values.address("trunk")
         advertise = try values.reachableAddresses("advertise")
+        advertiseTCP = try values.reachableAddresses("advertise-tcp")
         steering = try SteeringOptions(values)
         members = try values.members("members")
         owner = try values.choice("owner")
@@ -169,7 +173,15 @@ extension TransceiverOptions {
     }
 }
 
+extension TransceiverOptions {
+    /// Candidates of an answer, the preferred first.
+    public var candidates: [SocketAddress] { advertise + advertiseTCP.map(\.overTCP) }
+}
+
 extension OptionDefinition {
+    static let advertiseTCP = OptionDefinition(
+        "advertise-tcp", "HOST:PORT", "where clients reach the relays over TCP: a passive candidate of every answer",
+        default: .decided("none"), isRepeatable: true)
     static let signaling = OptionDefinition(
         "signaling", "HOST:PORT", "HTTP: API, page, dashboard, /metrics, /healthz, /readyz", default: .text("127.0.0.1:8080"))
 }

@@ -7,6 +7,9 @@ public struct UpOptions: ProgramOptions {
     public var listen: [SocketAddress]
     /// Empty: the relay's addresses as they were bound.
     public var advertise: [SocketAddress]
+    /// The same over TCP.
+    public var listenTCP: [SocketAddress]
+    public var advertiseTCP: [SocketAddress]
     public var metrics: SocketAddress
     /// Threads of each program; nil: one per processor.
     public var workers: Int?
@@ -30,6 +33,10 @@ public struct UpOptions: ProgramOptions {
                 OptionDefinition(
                     "advertise", "HOST:PORT", "what answers tell clients",
                     default: .decided("the --listen addresses; for a wildcard, this machine's first one"), isRepeatable: true),
+                .listenTCP,
+                OptionDefinition(
+                    "advertise-tcp", "HOST:PORT", "the same for TCP",
+                    default: .decided("the --listen-tcp addresses"), isRepeatable: true),
                 OptionDefinition(
                     "metrics", "HOST:PORT", "the relay's HTTP: dashboard, /metrics, /healthz, /readyz", default: .text("127.0.0.1:9090")),
                 .workers,
@@ -48,6 +55,8 @@ public struct UpOptions: ProgramOptions {
         access = try AccessOptions(values, signaling: signaling)
         listen = try values.addresses("listen")
         advertise = try values.reachableAddresses("advertise")
+        listenTCP = try values.addresses("listen-tcp")
+        advertiseTCP = try values.reachableAddresses("advertise-tcp")
         metrics = try values.address("metrics")
         workers = try values.optionalNumber("workers", in: Limits.workers)
         backend = try values.backend()

@@ -113,6 +113,18 @@ extension StreamSocket {
     }
 }
 
+extension StreamSocket {
+    /// Bytes the kernel may keep of what nobody has read yet (`SO_RCVBUF`): a bound on what a fast writer costs.
+    public func setReceiveBufferSize(_ bytes: Int) throws(Errno) {
+        try Syscall.setOption(descriptor.rawValue, SOL_SOCKET, SO_RCVBUF, CInt(clamping: bytes))
+    }
+
+    /// How long the kernel waits for the peer to acknowledge before it gives the connection up (`TCP_USER_TIMEOUT`).
+    public func setAcknowledgmentTime(_ time: Interval) throws(Errno) {
+        try Syscall.setOption(descriptor.rawValue, CInt(IPPROTO_TCP), TCP_USER_TIMEOUT, CInt(clamping: time.milliseconds))
+    }
+}
+
 /// What an accept came to.
 public enum AcceptResult: ~Copyable {
     case accepted(StreamSocket)

@@ -349,7 +349,7 @@ extension ICELiteAgent {
     private func write(_ answer: PendingAnswer, to packet: inout OutputRawSpan) -> Bool {
         var writer = STUNWriter(answer.kind == .success ? .success : .error, answer.transactionID, to: &packet)
         switch answer.kind {
-        case .success: writer.append(xorMappedAddress: answer.path.client, to: &packet)
+        case .success: writer.append(xorMappedAddress: answer.path.client.withoutTransport, to: &packet)
         case .unknownAttributes:
             writer.append(errorCode: 420, to: &packet)
             writer.append(unknownAttributes: answer.unknown, to: &packet)

@@ -35,7 +35,8 @@ extension FlowTable {
         }
         let remaining = remainingMilliseconds(number, now)
         let place = hintPlace(of: flow.ufrag)
-        guard remaining > 0, flow.isConfirmed || Int(unconfirmedByHint[place]) < limits.unconfirmedPerHint else {
+        // A connection over TCP ends with the process that had it.
+        guard !flow.source.isOverTCP, remaining > 0, flow.isConfirmed || Int(unconfirmedByHint[place]) < limits.unconfirmedPerHint else {
             adoption.expired += 1
             return false
         }

@@ -36,7 +36,8 @@ extension FlowTable {
         while let number = notes.next() {
             // Another flow may have the place by now: as good, if it is confirmed.
             let flow = flows[number]
-            if flow.check != 0, flow.isConfirmed { return (flow.source, flow.ufrag.ufrag) }
+            // Nor is there anything to remember of a connection over TCP: no other relay will ever have it.
+            if flow.check != 0, flow.isConfirmed, !flow.source.isOverTCP { return (flow.source, flow.ufrag.ufrag) }
         }
         return nil
     }
@@ -107,7 +108,7 @@ extension Relay {
     /// Whether media of an unknown source waits for a cache's answer now. STUN never does.
     @inline(never)
     mutating func park(_ datagram: RawSpan, _ source: SocketAddress, _ socket: UInt8, _ now: Instant) -> Bool {
-        guard parking != nil, asksCache, Self.isMedia(datagram.byte(0)), refusal(of: source) == nil else { return false }
+        guard parking != nil, asksCache, !source.isOverTCP, Self.isMedia(datagram.byte(0)), refusal(of: source) == nil else { return false }
         guard parking?.park(datagram, from: source, on: socket, at: now) == .parked else { return false }
         counters.parked &+= 1
         return true

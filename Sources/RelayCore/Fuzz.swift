@@ -80,3 +80,54 @@ public func fuzzRelayDirectory(_ bytes: RawSpan) {
     guard let directory = try? RelayDirectory(parsing: String(decoding: bytes.array, as: UTF8.self)) else { return }
     for (one, other) in zip(directory.entries, directory.entries.dropFirst()) { precondition(one.id < other.id) }
 }
+
+/// A stream of frames (RFC 4571): in whatever pieces it arrives, the same datagrams come out, and framing them again gives the stream.
+public func fuzzStreamFrames(_ bytes: RawSpan) {
+    guard bytes.byteCount <= 8192 else { return }
+    let whole = frames(bytes, pieces: bytes.byteCount)
+    precondition(whole == frames(bytes, pieces: 1), "byte by byte it is another stream")
+    precondition(whole == frames(bytes, pieces: 1 + bytes.byteCount % 7), "in pieces it is another stream")
+    var writer = StreamFrameWriter(connections: 1)
+    var again: [UInt8] = []
+    for datagram in whole.datagrams {
+        unsafe precondition(writer.make(datagram.span.bytes), "a datagram that was read is too long to write")
+        // Half of it at first, as a full buffer takes it.
+        let half = max(1, writer.bytes.byteCount / 2)
+        again += writer.bytes.bytes(0..<half).array
+        guard writer.sent(half, to: 0) else { continue }
+        again += writer.rest(0).array
+        precondition(!writer.sentOfRest(writer.rest(0).byteCount, to: 0) && !writer.hasRest(0))
+    }
+    unsafe precondition(again.count <= bytes.byteCount && bytes.bytes(0..<again.count).elementsEqual(again.span.bytes), "a stream changes")
+    precondition(whole.isTooLong || bytes.byteCount - again.count < StreamFraming.frameMax, "a frame was held back")
+}
+
+private struct ReadFrames: Equatable {
+    var datagrams: [[UInt8]] = []
+    var isTooLong = false
+}
+
+private func frames(_ bytes: RawSpan, pieces: Int) -> ReadFrames {
+    var reader = StreamFrameReader(connections: 2)
+    var result = ReadFrames()
+    var offset = 0
+    while offset < bytes.byteCount, !result.isTooLong {
+        let count = min(max(pieces, 1), bytes.byteCount - offset)
+        reader.begin(1)
+        var room = reader.room
+        room.copy(bytes.bytes(offset..<offset + count), to: 0)
+        reader.received(count)
+        offset += count
+        reading: while true {
+            switch reader.next() {
+            case .datagram(let range): result.datagrams.append(reader.bytes(range).array)
+            case .incomplete: break reading
+            case .tooLong:
+                result.isTooLong = true
+                break reading
+            }
+        }
+        if !result.isTooLong { reader.end(1) }
+    }
+    return result
+}

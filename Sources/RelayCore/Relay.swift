@@ -10,6 +10,9 @@
 //     while let train = relay.nextDeparture()                                          // one per transceiver worker; or a pong
 //     wait until relay.nextDeadline
 //
+// A client over TCP is a source like any other: its frames come to `receive` as datagrams of its `overTCP` address on `streamSocket`,
+// and records for such an address go to its connection (StreamClients, StreamFrames).
+//
 // Files: FlowTable (client → route) · FlowRecall and ParkingLot (what a cache outside remembers) · BindingRequest (the little STUN we read) · Transceivers (number → address) · TransceiverWatch (do they live) · RelayCounters.
 
 import Crypto
@@ -85,6 +88,8 @@ public struct Relay: ~Copyable {
     private var ownAddresses: Slab<SocketAddress>
     /// A bit for each of their ports, by its lowest six bits: most clients are told from us by it alone.
     private let ownPorts: UInt64
+    /// What clients over TCP have sent came to this, as `receive` is told.
+    public static let streamSocket = UInt8.max
     private var pongs: ByteSlab
     private var pongDestinations: Slab<SocketAddress>
     private var pongCount = 0
@@ -259,6 +264,17 @@ extension Relay {
         return flows.socket(flow)
     }
 
+    /// Whether `client` has a flow.
+    public func hasFlow(_ client: SocketAddress) -> Bool { flows.find(client) != nil }
+
+    /// The connection of `client` has ended, and its flow with it. What its transceiver still sends there goes nowhere; it learns of the
+    /// end as it does over UDP, by silence, unless the client comes back.
+    public mutating func disconnect(_ client: SocketAddress) {
+        guard let flow = flows.find(client) else { return }
+        flows.remove(flow)
+        counters.flowsDisconnected &+= 1
+    }
+
     public var nextDeadline: Deadline {
         if sweepPlace != nil { return Deadline(.zero, "flows of a lost transceiver") }
         return .soonest(
@@ -342,6 +358,8 @@ extension Relay {
         guard datagram.byte(0) <= 3 else { return .noFlow }
         guard let message = STUNView(datagram) else { return .malformedSTUN }
         guard message.isBindingRequest else { return .noFlow }
+        // An address over TCP is nobody's over UDP.
+        guard source.isOverTCP == (socket == Self.streamSocket) else { return .impossibleSource }
         if let reason = refusal(of: source) { return reason }
         let route: Route
         switch authenticate(message, now) {

@@ -68,6 +68,8 @@
     public var flowsExpiredUnconfirmed: UInt64 = 0
     public var flowsExpiredIdle: UInt64 = 0
     public var flowsGone: UInt64 = 0
+    /// Of clients over TCP whose connection ended.
+    public var flowsDisconnected: UInt64 = 0
     /// Of other ingress relays, to a transceiver or back.
     public var framesPassedOn: UInt64 = 0
     /// Datagrams that waited for a cache's answer, and how often it was asked.

@@ -33,12 +33,19 @@ extension SDPCandidate {
         guard fields[0].isICE(1...32), transport == "udp" || transport == "tcp" else { return nil }
     }
 
-    /// Our host candidates over UDP, the value of one `a=candidate` each, the first preferred (RFC 8445 §5.1.2.1).
+    /// Our host candidates, the value of one `a=candidate` each, the first preferred (RFC 8445 §5.1.2.1). Those over TCP are passive, and
+    /// less preferred than any over UDP (RFC 6544 §4.2): for whom UDP is blocked.
     static func hosts(_ addresses: [SocketAddress]) -> [String] {
         addresses.enumerated().map { index, address in
-            let preference = UInt32(truncatingIfNeeded: max(0, 65_535 - index))
-            let priority = 126 << 24 | preference << 8 | 255
-            return "\(index + 1) 1 udp \(priority) \(address.ip) \(address.port) typ host"
+            let order = UInt32(truncatingIfNeeded: min(index, 8_191))
+            guard address.isOverTCP else {
+                let priority: UInt32 = 126 << 24 | (65_535 - order) << 8 | 255
+                return "\(index + 1) 1 udp \(priority) \(address.ip) \(address.port) typ host"
+            }
+            // A direction preference of 4, passive, above 13 bits of ours.
+            let priority: UInt32 = 90 << 24 | (4 << 13 | (8_191 - order)) << 8 | 255
+            let place = address.withoutTransport
+            return "\(index + 1) 1 tcp \(priority) \(place.ip) \(place.port) typ host tcptype passive"
         }
     }
 }

@@ -10,7 +10,8 @@ public struct AnswerSettings: Sendable {
     public var password: String
     /// `sha-256 AA:BB:…`: the hash of our certificate, as `a=fingerprint` has it.
     public var fingerprint: String
-    /// The addresses of relays that the client can reach, the preferred first: one host candidate over UDP each.
+    /// The addresses of relays that the client can reach, the preferred first: one host candidate each, over UDP or, for an `overTCP`
+    /// address, over TCP.
     public var candidates: [SocketAddress]
     /// The source of the audio we send.
     public var ssrc: UInt32

@@ -5,12 +5,12 @@ public func fuzzIngressTable(_ bytes: RawSpan) {
     guard let table = try? IngressTable(parsing: String(decoding: bytes.array, as: UTF8.self)) else { return }
     precondition((1...IngressTable.ingressesMax).contains(table.ingresses.count))
     for ingress in table.ingresses {
-        precondition((1...2).contains(ingress.addresses.count) && !ingress.name.isEmpty)
+        precondition((1...4).contains(ingress.addresses.count) && !ingress.name.isEmpty)
         let placement = Placement(place: ingress.place, reason: .geoHeader)
         guard let choice = table.choose(for: placement, reports: [:], cluster: ingress.cluster) else {
             preconditionFailure("nobody is chosen at an ingress")
         }
-        precondition((1...4).contains(choice.addresses.count) && (1...2).contains(choice.names.count))
+        precondition((1...8).contains(choice.addresses.count) && (1...2).contains(choice.names.count))
     }
 }
 

@@ -3,7 +3,7 @@ public import Primitives
 /// An ingress: one relay, or several behind the same addresses, where clients may enter.
 public struct Ingress: Hashable, Sendable {
     public let name: String
-    /// One per family at most, IPv6 first, as in the answers.
+    /// One per family and transport at most, UDP before TCP (`overTCP`) and IPv6 first, as in the answers.
     public let addresses: [SocketAddress]
     public let place: Place
     /// The cluster that its relays belong to.
@@ -38,7 +38,7 @@ public struct IngressTableError: Error, Hashable, Sendable, CustomStringConverti
 ///     # name  addresses                              latitude  longitude  cluster  relays
 ///     fra     198.51.100.1:3478,[2001:db8::1]:3478   50.11     8.68       1        10@10.1.0.1:3479,11@10.1.0.2:3479
 ///
-/// A relay is its id, and behind an `@` the trunk address at which it is asked how it is.
+/// An address with `/tcp` behind it is for clients whose network blocks UDP: `198.51.100.1:443/tcp`. A relay is its id, and behind an `@` the trunk address at which it is asked how it is.
 public struct IngressTable: Hashable, Sendable {
     public let ingresses: [Ingress]
 
@@ -129,19 +129,25 @@ extension Ingress {
         return IngressRelay(id: id, trunk: trunk)
     }
 
+    private static func rank(_ address: SocketAddress) -> Int {
+        (address.isOverTCP ? 2 : 0) + (address.withoutTransport.ip.isV4 ? 1 : 0)
+    }
+
     private static func addresses(_ text: Substring) throws(IngressTableError) -> [SocketAddress] {
         var addresses: [SocketAddress] = []
         for part in text.split(separator: ",", omittingEmptySubsequences: false) {
-            guard let address = SocketAddress(String(part)), address.port != 0, !address.ip.isAny, !address.ip.isMulticast else {
-                throw IngressTableError("\"\(shown(part))\" is not ADDRESS:PORT that clients can send to")
-            }
+            let isTCP = part.hasSuffix("/tcp")
+            guard let place = SocketAddress(String(part.dropLast(isTCP ? 4 : 0))), place.port != 0, !place.ip.isAny, !place.ip.isMulticast,
+                !place.isOverTCP
+            else { throw IngressTableError("\"\(shown(part))\" is not ADDRESS:PORT that clients can send to") }
+            let address = isTCP ? place.overTCP : place
             // Every further one that is dead costs a client fifty milliseconds.
-            guard !addresses.contains(where: { $0.ip.isV4 == address.ip.isV4 }) else {
+            guard !addresses.contains(where: { rank($0) == rank(address) }) else {
                 throw IngressTableError("more than one address of a family")
             }
             addresses.append(address)
         }
-        return addresses.sorted { !$0.ip.isV4 && $1.ip.isV4 }
+        return addresses.sorted { rank($0) < rank($1) }
     }
 }
 

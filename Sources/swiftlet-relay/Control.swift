@@ -165,7 +165,7 @@ extension ControlServer {
             let vitals = PublishedVitals(workers[index].counters.vitals)
             return WorkerReading(
                 counters: workers[index].counters.snapshot(), vitals: vitals, perf: panel.read(index, vitals),
-                peers: PublishedPeers.read(workers[index].counters.peers))
+                peers: PublishedPeers.read(workers[index].counters.peers), streams: workers[index].counters.streams.snapshot())
         }
     }
 }

@@ -15,6 +15,9 @@ struct RelayEstate: ~Copyable {
     var table: SharedMemory?
     /// Public groups one after the other, each in worker order, then the trunk's.
     fileprivate(set) var sockets: Slab<FileDescriptor?>
+    /// Listeners of public TCP addresses, in groups like the sockets: what waits in them waits for the next worker.
+    private(set) var streamCount = 0
+    fileprivate(set) var streams = Slab<FileDescriptor?>(count: 0) { _ in nil }
     var listener: FileDescriptor?
 
     init(workers: Int, publicCount: Int, flowsPerWorker: Int, steeringKey: UInt32) {
@@ -33,6 +36,50 @@ struct RelayEstate: ~Copyable {
     mutating func takeSocket(group: Int, worker: Int, _ options: DatagramSocket.Options) throws(Errno) -> DatagramSocket {
         guard let descriptor = sockets[group * workers + worker].take() else { throw .badDescriptor }
         return try DatagramSocket(adopting: descriptor, options: options)
+    }
+
+    /// Makes room for listeners on `count` addresses; those of before are closed.
+    mutating func setStreamCount(_ count: Int) {
+        streamCount = count
+        streams = Slab(count: workers * count) { _ in nil }
+    }
+
+    mutating func setStream(_ descriptor: consuming FileDescriptor, group: Int, worker: Int) {
+        streams[group * workers + worker] = consume descriptor
+    }
+
+    mutating func takeStream(group: Int, worker: Int) throws(Errno) -> StreamListener {
+        guard let descriptor = streams[group * workers + worker].take() else { throw .badDescriptor }
+        return try StreamListener(adopting: descriptor)
+    }
+
+    /// Where the listeners of `group` are bound; nil when they do not belong together, or are none.
+    func address(ofStreamGroup group: Int) -> SocketAddress? {
+        var common: SocketAddress?
+        for worker in 0..<workers {
+            guard let number = streamNumber(group * workers + worker), let address = StreamListener.address(ofDescriptor: number),
+                common == nil || common == address
+            else { return nil }
+            common = address
+        }
+        return common
+    }
+
+    /// Whether the listeners are those that `wanted` asks for.
+    func hasStreams(for wanted: [SocketAddress]) -> Bool {
+        guard streamCount == wanted.count else { return false }
+        for (group, address) in wanted.enumerated() {
+            guard let bound = self.address(ofStreamGroup: group), bound.ip == address.ip, address.port == 0 || bound.port == address.port
+            else { return false }
+        }
+        return true
+    }
+
+    func streamNumber(_ index: Int) -> CInt? {
+        switch streams[index] {
+        case .some(let descriptor): descriptor.rawValue
+        case .none: nil
+        }
     }
 
     mutating func closeSockets() { for index in 0..<sockets.count { sockets[index] = nil } }
@@ -97,8 +144,9 @@ enum RelayMessage: UInt8 {
     /// Worker to keeper: whom the registry knows, in memory that comes with it.
     case members
 
-    /// Changes with any of the messages.
+    /// Changes with any of the messages. An estate without TCP is the same in both versions.
     static let version: UInt8 = 1
+    static let versionWithStreams: UInt8 = 2
 }
 
 extension RelayEstate {
@@ -106,12 +154,15 @@ extension RelayEstate {
     func send(over channel: borrowing MessageSocket) throws(Errno) {
         var numbers: [CInt] = []
         for index in 0..<sockets.count { if let number = number(index) { numbers.append(number) } }
+        for index in 0..<streams.count { if let number = streamNumber(index) { numbers.append(number) } }
         if let listenerNumber { numbers.append(listenerNumber) }
+        let version = streamCount == 0 ? RelayMessage.version : RelayMessage.versionWithStreams
         var head: [UInt8] = [
-            RelayMessage.estate.rawValue, RelayMessage.version, UInt8(workers), UInt8(publicCount), listenerNumber == nil ? 0 : 1,
+            RelayMessage.estate.rawValue, version, UInt8(workers), UInt8(publicCount), listenerNumber == nil ? 0 : 1,
         ]
         head.append(steeringKey)
         head.append(UInt32(flowsPerWorker))
+        if streamCount > 0 { head.append(UInt8(streamCount)) }
         try channel.send(head)
         var sent = 0
         while sent < numbers.count {
@@ -126,18 +177,24 @@ extension RelayEstate {
         -> RelayEstate
     {
         guard head.count >= 2, head[0] == RelayMessage.estate.rawValue else { throw ConfigurationError("no relay's answer") }
-        guard head[1] == RelayMessage.version, head.count == 13 else {
+        let hasStreams = head[1] == RelayMessage.versionWithStreams
+        guard hasStreams || head[1] == RelayMessage.version, head.count == (hasStreams ? 14 : 13) else {
             throw ConfigurationError(
-                "the running relay hands over by version \(head[1]), this program by \(RelayMessage.version); restart it")
+                "the running relay hands over by version \(head[1]), this program by \(RelayMessage.versionWithStreams); restart it")
         }
+        let streamCount = hasStreams ? Int(head[13]) : 0
         let workers = Int(head[2]), publicCount = Int(head[3]), hasListener = head[4] == 1
         let flows = Int(head.span.bytes.u32(9))
-        guard Limits.workers.contains(workers), (1...Limits.addresses).contains(publicCount), (1...1 << 24).contains(flows) else {
+        guard Limits.workers.contains(workers), (1...Limits.addresses).contains(publicCount), (1...1 << 24).contains(flows),
+            streamCount <= Limits.addresses
+        else {
             throw ConfigurationError("an estate of an impossible shape")
         }
         var estate = RelayEstate(
             workers: workers, publicCount: publicCount, flowsPerWorker: flows, steeringKey: head.span.bytes.u32(5))
-        let wanted = estate.sockets.count + (hasListener ? 1 : 0)
+        estate.setStreamCount(streamCount)
+        let listeners = estate.sockets.count..<estate.sockets.count + estate.streams.count
+        let wanted = listeners.upperBound + (hasListener ? 1 : 0)
         var index = 0
         while index < wanted {
             guard var message = try? channel.receive(until: deadline), message.bytes == [RelayMessage.descriptors.rawValue],
@@ -145,7 +202,13 @@ extension RelayEstate {
             else { throw ConfigurationError("descriptors are missing: \(index) of \(wanted) have come") }
             for number in 0..<message.descriptors.count {
                 let descriptor = message.descriptors.take(number)
-                if index < estate.sockets.count { estate.sockets[index] = descriptor } else { estate.listener = descriptor }
+                if index < listeners.lowerBound {
+                    estate.sockets[index] = descriptor
+                } else if index < listeners.upperBound {
+                    estate.streams[index - listeners.lowerBound] = descriptor
+                } else {
+                    estate.listener = descriptor
+                }
                 index += 1
             }
         }

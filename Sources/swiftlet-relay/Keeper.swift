@@ -363,7 +363,10 @@ extension Keeper {
         var addresses: [String] = []
         for group in 0..<estate.publicCount { if let address = estate.address(ofGroup: group) { addresses.append("\(address)") } }
         let trunk = estate.address(ofGroup: estate.publicCount).map { "\($0)" } ?? "?"
-        say("swiftlet-relay ready: public \(addresses.joined(separator: " ")), trunk \(trunk), \(estate.workers) workers")
+        var streams: [String] = []
+        for group in 0..<estate.streamCount { if let address = estate.address(ofStreamGroup: group) { streams.append("\(address)") } }
+        let tcp = streams.isEmpty ? "" : ", tcp \(streams.joined(separator: " "))"
+        say("swiftlet-relay ready: public \(addresses.joined(separator: " ")), trunk \(trunk)\(tcp), \(estate.workers) workers")
         manager.tell("READY=1\nMAINPID=\(Machine.processNumber)\nSTATUS=\(estate.workers) workers")
     }
 

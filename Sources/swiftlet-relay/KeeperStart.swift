@@ -34,15 +34,24 @@ extension Keeper {
             kept.forget(manager)
             try Self.openSockets(&estate, options)
         }
+        let areStreamsRestored = isRestored && kept.fillStreams(&estate, options)
+        if !areStreamsRestored {
+            if isRestored { kept.forget(manager) }
+            try Self.openStreams(&estate, options)
+        }
         for group in 0...estate.publicCount {
             guard let address = estate.address(ofGroup: group) else { continue }
             log(
                 "listening on \(address)\(group == estate.publicCount ? " (trunk)" : "")\(isRestored ? ", kept by the service manager" : "")"
             )
         }
+        for group in 0..<estate.streamCount {
+            if let address = estate.address(ofStreamGroup: group) { log("listening on \(address) (TCP)") }
+        }
         if let metrics = options.metrics { try Self.openListener(&estate, metrics) }
         Self.report(options, workers, shape)
         if manager.isPresent && !isRestored { Self.store(estate, manager) }
+        if manager.isPresent && !areStreamsRestored { Self.storeStreams(estate, manager) }
         var keeper = try Keeper(settings, arguments, folder, signals, manager, estate, shape)
         try keeper.listenForSuccessors()
         return keeper
@@ -118,7 +127,7 @@ extension Keeper {
         for (index, address) in (options.listen + [options.trunk]).enumerated() {
             let isTrunk = index == options.listen.count
             let what = isTrunk ? "--trunk \(address)" : "--listen \(address)"
-            try waitUntilFree(address, what)
+            if address.port != 0 { try waitUntilFree(what) { () throws(Errno) in _ = try DatagramSocket(boundTo: address) } }
             let workers = estate.workers
             var group = try orFail(what) { () throws(Errno) in
                 try DatagramSocket.group(
@@ -131,15 +140,33 @@ extension Keeper {
         }
     }
 
+    /// One listener per worker on each public TCP address. The kernel deals connections out among them, and whoever takes one keeps it.
+    ///
+    /// - Parameter besideAnother: a relay that we succeed may still listen there.
+    static func openStreams(_ estate: inout RelayEstate, _ options: RelayOptions, besideAnother: Bool = false) throws(ConfigurationError) {
+        estate.setStreamCount(options.listenTCP.count)
+        for (group, wanted) in options.listenTCP.enumerated() {
+            var address = wanted
+            if !besideAnother, address.port != 0 {
+                try waitUntilFree("--listen-tcp \(wanted)") { () throws(Errno) in _ = try StreamListener(boundTo: wanted) }
+            }
+            for worker in 0..<estate.workers {
+                let made = try orFail("--listen-tcp \(wanted)") { () throws(Errno) in
+                    try StreamListener(boundTo: address, sharesPort: true)
+                }
+                // The port that the kernel chose for the first one is everybody's.
+                address = made.localAddress ?? address
+                let descriptor = try orFail("--listen-tcp \(wanted)") { () throws(Errno) in try made.descriptor.duplicate() }
+                estate.setStream(descriptor, group: group, worker: worker)
+            }
+        }
+    }
+
     /// The kernel would let us bind beside another relay of this user, and then deal packets out among both.
-    private static func waitUntilFree(_ address: SocketAddress, _ what: String) throws(ConfigurationError) {
-        guard address.port != 0 else { return }
+    private static func waitUntilFree(_ what: String, _ bind: () throws(Errno) -> Void) throws(ConfigurationError) {
         let deadline = MonotonicClock.now() + patience
         while true {
-            do throws(Errno) {
-                _ = try DatagramSocket(boundTo: address)
-                return
-            } catch {
+            do throws(Errno) { return try bind() } catch {
                 guard error == .addressInUse, MonotonicClock.now() < deadline else { throw ConfigurationError("\(what): \(error)") }
                 usleep(1000)
             }
@@ -159,11 +186,16 @@ extension Keeper {
             cluster: options.cluster, relayID: options.relayID, worker: 0, transceivers: .table([]), ownAddresses: [],
             flowCapacity: shape.flowsPerWorker)
         if options.redis != nil { configuration.parking = ParkingLimits() }
+        let streams = StreamLimits(options, workers: workers)
         let flows = FlowTable.byteCount(capacity: shape.flowsPerWorker)
         var budget = MemoryBudget()
         budget.add(workers, "\(shape.flowsPerWorker) flows", bytesEach: flows)
         budget.add(
             workers, "packets in flight", bytesEach: WorkerLimits.byteCount(configuration, publicSockets: options.listen.count) - flows)
+        if streams.connections > 0 {
+            budget.add(
+                workers, "\(streams.connections) connections over TCP", bytesEach: StreamSide.byteCount(connections: streams.connections))
+        }
         log(budget.description)
     }
 }
@@ -171,7 +203,7 @@ extension Keeper {
 // MARK: - The service manager's store
 
 extension Keeper {
-    /// Names: `public-GROUP-WORKER`, `trunk-WORKER`, `flows`.
+    /// Names: `public-GROUP-WORKER`, `trunk-WORKER`, `stream-GROUP-WORKER`, `flows`.
     private static func store(_ estate: borrowing RelayEstate, _ manager: borrowing ServiceManager) {
         for group in 0...estate.publicCount {
             for worker in 0..<estate.workers {
@@ -181,6 +213,15 @@ extension Keeper {
             }
         }
         if let table = estate.tableNumber { manager.tell("FDSTORE=1\nFDNAME=flows", descriptors: [table]) }
+    }
+
+    private static func storeStreams(_ estate: borrowing RelayEstate, _ manager: borrowing ServiceManager) {
+        for group in 0..<estate.streamCount {
+            for worker in 0..<estate.workers {
+                guard let number = estate.streamNumber(group * estate.workers + worker) else { continue }
+                manager.tell("FDSTORE=1\nFDNAME=stream-\(group)-\(worker)", descriptors: [number])
+            }
+        }
     }
 }
 
@@ -221,6 +262,18 @@ struct KeptDescriptors: ~Copyable {
         let unknown = byName.keys.filter { $0.hasPrefix("public-") || $0.hasPrefix("trunk-") }
         guard unknown.isEmpty else { return refuse(&estate, "there are \(unknown.count) more than --workers and --listen ask for") }
         return true
+    }
+
+    /// The same for listeners on TCP: they hold nothing that could not be made again, so others than those of before are no failure.
+    mutating func fillStreams(_ estate: inout RelayEstate, _ options: RelayOptions) -> Bool {
+        estate.setStreamCount(options.listenTCP.count)
+        for group in 0..<estate.streamCount {
+            for worker in 0..<estate.workers {
+                guard let descriptor = take("stream-\(group)-\(worker)") else { return false }
+                estate.setStream(descriptor, group: group, worker: worker)
+            }
+        }
+        return estate.hasStreams(for: options.listenTCP) && !byName.keys.contains { $0.hasPrefix("stream-") }
     }
 
     private func refuse(_ estate: inout RelayEstate, _ reason: String) -> Bool {

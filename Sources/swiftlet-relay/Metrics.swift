@@ -9,7 +9,7 @@ import Telemetry
 /// The numbers of one worker, in the order in which they are stored.
 enum RelayMetric: Int, CaseIterable {
     case publicDatagrams, publicBytes, forwarded, trunkFrames, delivered, deliveredBytes
-    case flowsMade, flowsMoved, flowsConfirmed, flowsExpiredUnconfirmed, flowsExpiredIdle, flowsGone
+    case flowsMade, flowsMoved, flowsConfirmed, flowsExpiredUnconfirmed, flowsExpiredIdle, flowsGone, flowsDisconnected
     case flowsAdopted, flowsTorn
     case parked, questions, flowsRecalled
     case framesSent, framesPassedOn, trainsSent
@@ -33,6 +33,7 @@ enum RelayMetric: Int, CaseIterable {
         case .flowsExpiredUnconfirmed: "swiftlet_relay_flows_expired_unconfirmed_total"
         case .flowsExpiredIdle: "swiftlet_relay_flows_expired_idle_total"
         case .flowsGone: "swiftlet_relay_flows_gone_total"
+        case .flowsDisconnected: "swiftlet_relay_flows_disconnected_total"
         case .flowsAdopted: "swiftlet_relay_flows_adopted_total"
         case .flowsTorn: "swiftlet_relay_flows_torn_total"
         case .parked: "swiftlet_relay_parked_datagrams_total"
@@ -77,6 +78,7 @@ enum RelayMetric: Int, CaseIterable {
         case .flowsExpiredUnconfirmed: "Flows that no transceiver confirmed in time."
         case .flowsExpiredIdle: "Confirmed flows whose client fell silent."
         case .flowsGone: "Flows ended by their transceiver."
+        case .flowsDisconnected: "Flows of clients over TCP whose connection ended."
         case .flowsAdopted: "Flows that this worker process found in the memory of the last one."
         case .flowsTorn: "Flows found half written and dropped."
         case .parked: "Datagrams of unknown sources that waited for the flow cache."
@@ -121,6 +123,7 @@ final class PublishedCounters: Sendable {
     let page = CounterPage(count: PublishedCounters.wordCount)
     let vitals = CounterPage(count: WorkerVitals.wordCount)
     let peers = CounterPage(count: PublishedPeers.wordCount)
+    let streams = PublishedStreams()
 
     func snapshot() -> RelayReading { RelayReading(words: page.snapshot()) }
 }
@@ -180,6 +183,8 @@ struct WorkerReading {
     let vitals: PublishedVitals
     let perf: PerfSnapshot?
     var peers: [PeerHealth] = []
+    /// nil where nothing listens on TCP.
+    var streams: StreamReading?
 }
 
 /// What Prometheus reads: by worker, no client address, no secret.
@@ -205,6 +210,8 @@ func metricsText(_ workers: [WorkerReading], _ http: ConnectionCounters, uptime:
         text.sample(batch, [("worker", String(index))], worker.vitals.batches, unit: .ones, octaves: 0...10)
     }
     writePeers(&text, workers)
+    let streams = workers.compactMap(\.streams)
+    if !streams.isEmpty { writeStreams(&text, streams) }
     writeThreads(&text, workers)
     writeHTTP(&text, http)
     text.gauge("swiftlet_relay_uptime_seconds", "Seconds since the start.", uptime.seconds)
@@ -276,6 +283,10 @@ func dashboardReport(_ workers: [WorkerReading]) -> DashboardReport {
         (.undeliverable, "undeliverable"),
     ] {
         drops.append(DropReport(reason, sum(workers) { $0.counters[metric] }))
+    }
+    let streams = workers.compactMap(\.streams)
+    for reason in StreamDropReason.allCases where !streams.isEmpty {
+        drops.append(DropReport("tcp \(snakeCase("\(reason)"))", streams.reduce(0) { $0 &+ $1[reason] }))
     }
     return DashboardReport(
         program: "relay",

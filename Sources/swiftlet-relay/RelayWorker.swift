@@ -69,6 +69,9 @@ enum WorkerLimits {
 struct WorkerStart: ~Copyable, Sendable {
     var publicSockets: Slab<DatagramSocket?>
     var trunkSocket: DatagramSocket
+    /// For clients over TCP, and how many of them.
+    var listeners: Slab<StreamListener?>
+    let streams: StreamLimits
     var flows: FlowMemory
     let engine: EngineKind
     let gather: Interval
@@ -95,6 +98,7 @@ struct RelayWorker: ~Copyable {
     private var engine: DatagramEngine
     private var relay: Relay
     private var sides: Slab<PublicSide>
+    private var streams: StreamSide
     private let trunk: DatagramHandle
     private var frames: ReceiveBatch
     private var uplink: SendBatch
@@ -123,6 +127,7 @@ struct RelayWorker: ~Copyable {
     private let page: CounterPage
     private let vitalsPage: CounterPage
     private let peersPage: CounterPage
+    private let streamsPage: PublishedStreams
     private var peersDue = Instant.zero
 
     private static let wakerTag: UInt64 = 1000
@@ -130,7 +135,11 @@ struct RelayWorker: ~Copyable {
 
     init(_ start: consuming WorkerStart) throws(Errno) {
         let count = start.publicSockets.count
-        var engine = try DatagramEngine(start.engine, socketCapacity: count + 1, descriptorCapacity: 4)
+        var engine = try DatagramEngine(
+            start.engine, socketCapacity: count + 1,
+            descriptorCapacity: 4 + StreamSide.descriptorCount(start.listeners.count, start.streams))
+        var streams = StreamSide(start.listeners, start.streams)
+        try streams.start(&engine.reactor)
         var made = Slab<PublicSide?>(count: count) { _ in nil }
         for index in 0..<count {
             guard let socket = start.publicSockets[index].take() else { continue }
@@ -163,6 +172,7 @@ struct RelayWorker: ~Copyable {
         gather = AdaptiveGather(longest: start.gather)
         self.engine = engine
         self.sides = Self.all(of: &made)
+        self.streams = streams
         self.relay = relay
         self.trunk = trunk
         self.frames = frames
@@ -172,6 +182,7 @@ struct RelayWorker: ~Copyable {
         page = commands.counters.page
         vitalsPage = commands.counters.vitals
         peersPage = commands.counters.peers
+        streamsPage = commands.counters.streams
     }
 
     private static func all(of made: inout Slab<PublicSide?>) -> Slab<PublicSide> {
@@ -187,7 +198,7 @@ struct RelayWorker: ~Copyable {
         commands.tell(relay.flows.adoption)
         while true {
             let before = gather.isBursty ? MonotonicClock.now() : .zero
-            // Flows that end wait for the control thread's wake-up.
+            // Flows and connections that end wait for the control thread's wake-up.
             engine.wait(until: relay.promptDeadline.instant)
             var now = MonotonicClock.now()
             isBehind = false
@@ -199,6 +210,7 @@ struct RelayWorker: ~Copyable {
             for index in 0..<sides.count { receiveFromClients(index, now) }
             receiveFromTrunk(now)
             hearTroubles(now)
+            streams.advance(to: now, &relay, &engine.reactor)
             relay.advance(to: now)
             if hasCache { exchange(now) }
             sendUplink()
@@ -257,10 +269,23 @@ extension RelayWorker {
                 if let settings = pending.settings { take(settings) }
                 if pending.stop { return .stop }
             case Self.trunkTag: trunkReady = true
+            case let tag where StreamSide.isTag(tag): takeStreamEvent(event, now)
             default: sides[Int(event.tag)].isReady = true
             }
         }
         return .goOn
+    }
+
+    /// A client over TCP has connected, sent something, or takes something again.
+    @inline(never)
+    private mutating func takeStreamEvent(_ event: ReactorEvent, _ now: Instant) {
+        guard let connection = streams.take(event, &engine.reactor, at: now) else { return }
+        var count = 0
+        while streams.forwardNext(connection, &relay, at: now) {
+            count &+= 1
+            if count % WorkerLimits.batch == 0 { sendUplink() }
+        }
+        sendUplink()
     }
 
     @inline(never)
@@ -389,7 +414,7 @@ extension RelayWorker {
                 let datagram = frames[number]
                 trunkQueueDropped = max(trunkQueueDropped, datagram.dropped)
                 for segment in 0..<datagram.segmentCount {
-                    undeliverable &+= Self.deliver(frames, number, segment, &relay, &sides, &engine, now)
+                    undeliverable &+= Self.deliver(frames, number, segment, &relay, &sides, &streams, &engine, now)
                 }
             }
             for index in 0..<sides.count { engine.send(&sides[index].outgoing, on: sides[index].handle) }
@@ -405,14 +430,18 @@ extension RelayWorker {
     /// Hands the records of one frame to the sockets that reach their clients; how many no socket could take.
     private static func deliver(
         _ frames: borrowing ReceiveBatch, _ number: Int, _ segment: Int, _ relay: inout Relay, _ sides: inout Slab<PublicSide>,
-        _ engine: inout DatagramEngine, _ now: Instant
+        _ streams: inout StreamSide, _ engine: inout DatagramEngine, _ now: Instant
     ) -> UInt64 {
         let datagram = frames[number]
         guard var frame = relay.openTrunk(frames.bytes(number, datagram.segment(segment)), from: datagram.source, at: now) else { return 0 }
         var refused: UInt64 = 0
         while let record = relay.nextDelivery(of: &frame, at: now) {
             guard let index = socket(for: record.client, relay, sides) else {
-                refused &+= 1
+                if record.client.isOverTCP {
+                    streams.send(record.payload, to: record.client, &engine.reactor, at: now)
+                } else {
+                    refused &+= 1
+                }
                 continue
             }
             if sides[index].outgoing.isFull { engine.send(&sides[index].outgoing, on: sides[index].handle) }
@@ -435,7 +464,7 @@ extension RelayWorker {
     }
 
     private static func reaches(_ side: borrowing PublicSide, _ client: SocketAddress) -> Bool {
-        client.ip.isV4 ? side.takesV4 : side.takesV6
+        client.ip.isV4 ? side.takesV4 : side.takesV6 && !client.isOverTCP
     }
 
     private mutating func publish(_ now: Instant) {
@@ -457,6 +486,7 @@ extension RelayWorker {
             errors &+= sides[index].received.errors
             queue &+= UInt64(sides[index].queueDropped)
         }
+        words[.flowsDisconnected] = relay.counters.flowsDisconnected
         words[.publicSendDropped] = publicDropped
         words[.trunkSendDropped] = uplink.statistics.dropped
         words[.sendRetried] = retried
@@ -473,6 +503,7 @@ extension RelayWorker {
         words[.publicReceives] = publicReceives
         words[.trunkReceives] = trunkReceives
         words.publish(on: page)
+        streams.publish(on: streamsPage)
         vitals.publish(on: vitalsPage, at: now)
         guard relay.peerCount > 0, now >= peersDue else { return }
         peersDue = now + PublishedPeers.interval

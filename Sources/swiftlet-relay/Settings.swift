@@ -139,7 +139,10 @@ extension RelaySettings {
     func checkThatTheyCanFollow(_ old: RelaySettings) throws(ConfigurationError) {
         let new = options
         let fixed = [
-            ("listen", new.listen == old.options.listen), ("trunk", new.trunk == old.options.trunk),
+            ("listen", new.listen == old.options.listen), ("listen-tcp", new.listenTCP == old.options.listenTCP),
+            ("tcp-connections", new.tcpConnections == old.options.tcpConnections),
+            ("tcp-per-address", new.tcpConnectionsPerAddress == old.options.tcpConnectionsPerAddress),
+            ("trunk", new.trunk == old.options.trunk),
             ("cluster", new.cluster == old.options.cluster), ("relay-id", new.relayID == old.options.relayID),
             ("workers", new.workers == old.options.workers), ("flows", new.flows == old.options.flows),
             ("metrics", new.metrics == old.options.metrics), ("io", new.io == old.options.io),

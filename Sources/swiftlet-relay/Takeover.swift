@@ -180,6 +180,8 @@ extension Keeper {
         do throws(Errno) { estate.table = try SharedMemory(adopting: descriptor) } catch { throw failed("--takeover: flow table", error) }
         try check(estate, options)
         try fitListener(&estate, options)
+        // Connections end with the old worker; listeners that fit keep those that wait in them.
+        if !estate.hasStreams(for: options.listenTCP) { try openStreams(&estate, options, besideAnother: true) }
 
         guard let signals = signals.take() else { return nil }
         let shape = FlowTableShape(

@@ -38,6 +38,9 @@ enum WorkerProcess {
             flowCapacity: estate.flowsPerWorker)
         configuration.relays = settings.relays
         configuration.trunkMTU = options.trunkMTU
+        var streams = StreamLimits(options, workers: estate.workers)
+        // Whatever the options say: what listens here is what the keeper has.
+        if estate.streamCount == 0 { streams.connections = 0 }
         if options.redis != nil { configuration.parking = ParkingLimits() }
         var listener: StreamListener?
         if let descriptor = estate.listener.take() {
@@ -58,7 +61,7 @@ enum WorkerProcess {
             commands.append(command)
             starts[number] = try prepare(
                 number, &estate, configuration, engine, settings.keys, command, table, shape, gather: .microseconds(Int64(options.gather)),
-                measures: options.metrics != nil)
+                streams: streams, measures: options.metrics != nil)
             starts[number]?.cache = cache?.connect(number, waking: command.waker)
         }
         if let cache = cache.take() {
@@ -123,13 +126,19 @@ enum WorkerProcess {
     private static func prepare(
         _ number: Int, _ estate: inout RelayEstate, _ configuration: RelayConfiguration, _ engine: EngineKind, _ keys: KeyRingBox,
         _ commands: WorkerCommands, _ table: borrowing SharedMemory, _ shape: FlowTableShape,
-        gather: Interval, measures: Bool
+        gather: Interval, streams: StreamLimits, measures: Bool
     ) throws(ConfigurationError) -> WorkerStart {
         var sockets = Slab<DatagramSocket?>(count: estate.publicCount) { _ in nil }
         for group in 0..<estate.publicCount {
             sockets[group] = try orFail("public socket \(number)") { () throws(Errno) in
                 try estate.takeSocket(
                     group: group, worker: number, .init(receiveBufferSize: WorkerLimits.receiveBuffer, timestamps: measures, leavesWhole: true))
+            }
+        }
+        var listeners = Slab<StreamListener?>(count: estate.streamCount) { _ in nil }
+        for group in 0..<estate.streamCount {
+            listeners[group] = try orFail("TCP listener \(number)") { () throws(Errno) in
+                try estate.takeStream(group: group, worker: number)
             }
         }
         let trunk = try orFail("trunk socket \(number)") { () throws(Errno) in
@@ -146,7 +155,8 @@ enum WorkerProcess {
         }
         let base = try orFail("flow table") { () throws(Errno) in try table.map(shape.section(number)) }
         return WorkerStart(
-            publicSockets: sockets, trunkSocket: trunk, flows: FlowMemory(mapped: base, capacity: configuration.flowCapacity),
+            publicSockets: sockets, trunkSocket: trunk, listeners: listeners, streams: streams,
+            flows: FlowMemory(mapped: base, capacity: configuration.flowCapacity),
             engine: engine, gather: gather, configuration: configuration, keys: keys, commands: commands)
     }
 

@@ -90,7 +90,7 @@ import Trunk
         }
 
         let steerer = try Steerer(
-            options.steering, fallback: options.advertise, cluster: options.cluster, transceiver: id, on: trunk.ip, key: keys.trunkKey)
+            options.steering, fallback: options.candidates, cluster: options.cluster, transceiver: id, on: trunk.ip, key: keys.trunkKey)
         // A wildcard is everywhere, so also where the trunk is.
         let reachable = signaling.ip.isAny ? SocketAddress(trunk.ip, port: signaling.port) : signaling
         var own = Member(id: MemberID(cluster: options.cluster, transceiver: id), trunk: trunk, signaling: reachable)
@@ -101,7 +101,7 @@ import Trunk
             at: MonotonicClock.now())
         let desk = SignalingDesk(
             settings: SignalingDesk.Settings(
-                cluster: options.cluster, transceiver: id, workers: workers, advertise: options.advertise,
+                cluster: options.cluster, transceiver: id, workers: workers, advertise: options.candidates,
                 fingerprint: certificate.fingerprint, callsMax: options.sessions * workers),
             codec: HintCodec(keys), access: access, random: Crypto.SystemEntropy())
         var control = try ControlLoop(

@@ -40,20 +40,27 @@ enum Up {
         var advertise = options.advertise
         // Two wildcards of one port stand for the same address.
         if advertise.isEmpty { for address in bound.map(advertised) where !advertise.contains(address) { advertise.append(address) } }
-        try supervisor.start("swiftlet-transceiver", transceiverArguments(options, folder, advertise))
+        var advertiseTCP = options.advertiseTCP
+        if advertiseTCP.isEmpty {
+            for address in addresses(after: "tcp ", in: ready).map(advertised) where !advertiseTCP.contains(address) {
+                advertiseTCP.append(address)
+            }
+        }
+        try supervisor.start("swiftlet-transceiver", transceiverArguments(options, folder, advertise, advertiseTCP))
         guard let ready = supervisor.waitForReady(1), let trunk = addresses(after: "trunk ", in: ready).first,
             let signaling = addresses(after: "http://", in: ready).first
         else { throw supervisor.failure(1) }
         try folder.writeTable("1 \(trunk)\n")
         supervisor.signal(0, SIGHUP)
 
+        let places = advertise.map { "\($0) (UDP)" } + advertiseTCP.map { "\($0) (TCP)" }
         say(
             """
 
             Swiftlet is up.
               page         http://\(signaling.ip.isAny ? SocketAddress(.v4Loopback, port: signaling.port) : signaling)/
               API          http://\(signaling)/v1/realtime/calls and http://\(signaling)/whip
-              relay        \(advertise.map(\.description).joined(separator: ", ")) (UDP)
+              relay        \(places.joined(separator: ", "))
             Ctrl-C stops it.
 
             """)
@@ -68,6 +75,7 @@ enum Up {
     private static func relayArguments(_ options: UpOptions, _ folder: RuntimeFolder) -> [String] {
         var words: [String] = []
         for address in options.listen { words += ["--listen", "\(address)"] }
+        for address in options.listenTCP { words += ["--listen-tcp", "\(address)"] }
         words += [
             "--trunk", "127.0.0.1:0", "--key-file", folder.keyFile, "--cluster", "1", "--relay-id", "1", "--transceivers",
             "table:" + folder.table, "--runtime-folder", folder.path, "--metrics", "\(options.metrics)", "--io", options.io.rawValue,
@@ -76,9 +84,12 @@ enum Up {
         return words
     }
 
-    private static func transceiverArguments(_ options: UpOptions, _ folder: RuntimeFolder, _ advertise: [SocketAddress]) -> [String] {
+    private static func transceiverArguments(
+        _ options: UpOptions, _ folder: RuntimeFolder, _ advertise: [SocketAddress], _ advertiseTCP: [SocketAddress]
+    ) -> [String] {
         var words = ["--signaling", "\(options.signaling)", "--trunk", "127.0.0.1:0"]
         for address in advertise { words += ["--advertise", "\(address)"] }
+        for address in advertiseTCP { words += ["--advertise-tcp", "\(address)"] }
         words += [
             "--key-file", folder.keyFile, "--cluster", "1", "--id", "1", "--backend", options.backend.text, "--echo-delay",
             "\(options.echoDelay.milliseconds)", "--srtp", options.srtp.rawValue, "--drain-time",

@@ -126,6 +126,19 @@ private func help<Options: ProgramOptions>(_ type: Options.Type, _ arguments: [S
         #expect((told == "accepted") == accepted, "\(told)")
     }
 
+    @Test func `TCP is off until it is asked for`() throws {
+        let relay = try read(RelayOptions.self, requiredOfRelay)
+        #expect(relay.listenTCP.isEmpty && relay.tcpConnections == 4096 && relay.tcpConnectionsPerAddress == 256)
+        let more = try read(RelayOptions.self, requiredOfRelay + ["--listen-tcp", "0.0.0.0:443", "--listen-tcp", "[::1]:443"])
+        #expect(more.listenTCP.count == 2)
+        let told = complaint(RelayOptions.self, requiredOfRelay + ["--listen-tcp", "0.0.0.0:443", "--metrics", "127.0.0.1:443"])
+        #expect(told.contains("they must differ"), "\(told)")
+        let transceiver = try transceiver(required + ["--advertise-tcp", "192.0.2.1:443"])
+        #expect(transceiver.candidates.last == SocketAddress("192.0.2.1:443")!.overTCP && transceiver.candidates.count > 1)
+        let up = try read(UpOptions.self, ["--listen-tcp", "127.0.0.1:443", "--advertise-tcp", "192.0.2.1:443"])
+        #expect(up.listenTCP == [SocketAddress("127.0.0.1:443")] && up.advertiseTCP == [SocketAddress("192.0.2.1:443")])
+    }
+
     @Test func `versions name their program`() throws {
         #expect(try help(RelayOptions.self, ["--version"]) == "swiftlet-relay \(swiftletVersion)")
         #expect(try help(UpOptions.self, ["--version"]) == "swiftlet up \(swiftletVersion)")

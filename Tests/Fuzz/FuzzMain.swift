@@ -8,6 +8,7 @@ import Membership
 import Primitives
 import RTP
 import Realtime
+import RelayCore
 import RoutingHint
 import SCTP
 import SDP
@@ -25,6 +26,7 @@ private let targets: [String: @Sendable (RawSpan) -> Void] = [
     "event": { fuzzClientEvent($0) }, "sctp": { fuzzSCTP($0) }, "grpc": { fuzzGRPCMessage($0) }, "http2": { fuzzGRPCBackend($0) },
     "ingresses": { fuzzIngressTable($0) }, "geo-headers": { fuzzGeoHeaders($0) }, "members": { fuzzMembers($0) },
     "member-records": { fuzzMemberRecords($0) }, "registry": { fuzzRegistry($0) },
+    "stream-frames": { fuzzStreamFrames($0) },
 ]
 
 private let property: @Sendable (RawSpan) -> Void = {

@@ -8,7 +8,7 @@ SWIFTLET_FUZZ=1 swift build -c release --scratch-path .build/fuzz --product swif
 program=.build/fuzz/release/swiftlet-fuzz
 [ -n "${FUZZ_SECONDS:-}" ] || { echo "built $program"; exit 0; }
 for target in stun hint keyfile trunk rtp rtcp sdp http http-client websocket websocket-upgrade multipart json event opus jitter red sctp grpc http2 \
-    ingresses geo-headers members member-records registry; do
+    ingresses geo-headers members member-records registry stream-frames; do
     corpus=".build/fuzz/corpus/$target"
     mkdir -p "$corpus"
     folder="Tests/Corpus/$target"

@@ -76,6 +76,17 @@ private final class Mapping {
         #expect(adoption.adopted == 1 && adoption.expired == 2 && adoption.torn == 0)
     }
 
+    @Test func `a connection over TCP has ended with the worker that had it`() {
+        let mapping = Mapping(capacity: 8)
+        leave(mapping)
+        var last = mapping.table(at: start)
+        _ = last.insert(source(2).overTCP, route(4), `Flow table`.ufrag(4), at: start)
+        if let flow = last.find(source(2).overTCP) { last.confirm(flow, at: start) }
+        let next = mapping.table(at: start)
+        let facts = (next.adoption.adopted, next.adoption.expired, next.find(source(2)) == nil, next.find(source(2).overTCP) == nil)
+        #expect(facts == (3, 1, false, true))
+    }
+
     @Test func `a flow that was half written is dropped and counted, the others live`() {
         // Every byte of identity and route of the second flow, one at a time.
         let stride = (FlowMemory.byteCount(capacity: 2) - 64) / 2

@@ -70,7 +70,7 @@ struct TrunkVector: Sendable {
     }
 
     @Test func `vectors of a separate implementation are read and written`() throws {
-        #expect(TrunkVector.all.count == 14)
+        #expect(TrunkVector.all.count == 16)
         for vector in TrunkVector.all {
             let (header, records) = try deliveries(vector.frame)
             #expect(header == vector.header)
@@ -79,6 +79,12 @@ struct TrunkVector: Sendable {
             #expect(written == Array(vector.frame.prefix(written.count)))
             #expect(vector.frame.dropFirst(written.count).allSatisfy { $0 == 0 })
         }
+    }
+
+    @Test func `clients over TCP are in the vectors, told apart from those over UDP by one bit`() {
+        let clients = Set(TrunkVector.all.flatMap(\.records).map(\.client))
+        for text in ["192.0.2.1:50000", "[2001:db8::1]:50001"] { #expect(clients.contains(SocketAddress(text)!.overTCP)) }
+        #expect(clients.contains(client) && client.overTCP.ip == IPAddress(high: 1 << 63, low: 0xFFFF_C000_0201))
     }
 
     @Test func `every changed bit of a header is refused, of hops, payload and padding not`() throws {

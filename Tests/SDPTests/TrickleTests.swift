@@ -30,6 +30,21 @@ import Testing
         #expect(error?.reason == reason)
     }
 
+    @Test func `a candidate over TCP is passive and the last choice`() throws {
+        let relay = try #require(SocketAddress("192.0.2.1:443"))
+        let text = TrickleFragment.answer(
+            ufrag: ourUfrag, password: ourPassword, candidates: [relayV4, relay.overTCP, relayV6.overTCP], mid: nil)
+        let lines = text.split(separator: "\r\n").filter { $0.hasPrefix("a=candidate") }
+        #expect(
+            lines == [
+                "a=candidate:1 1 udp 2130706431 192.0.2.1 3478 typ host",
+                "a=candidate:2 1 tcp 1520434943 192.0.2.1 443 typ host tcptype passive",
+                "a=candidate:3 1 tcp 1520434687 2001:db8::1 3478 typ host tcptype passive",
+            ])
+        let again = try fragment(text)
+        #expect(again.candidates.map(\.transport) == ["udp", "tcp", "tcp"] && again.candidates[1].address == relay)
+    }
+
     @Test func `the answer to a restart reads back`() throws {
         let text = TrickleFragment.answer(ufrag: ourUfrag, password: ourPassword, candidates: [relayV6, relayV4], mid: "audio0")
         #expect(text.hasSuffix("\r\na=end-of-candidates\r\n") && text.hasPrefix("a=ice-lite\r\n"))

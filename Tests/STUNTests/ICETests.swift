@@ -142,6 +142,18 @@ func way(_ number: Int, hop: UInt16 = 4000) -> NetworkPath {
         #expect(session.selected == nil)
     }
 
+    @Test(arguments: ["192.0.2.1:40000", "[2001:db8::1]:40000"])
+    func `a client over TCP is told its address as if it came over UDP`(text: String) throws {
+        let session = ICESession()
+        var path = way(1)
+        let address = try #require(SocketAddress(text))
+        path.client = address.overTCP
+        #expect(session.receive(session.request(), on: path) == nil)
+        let sent = session.packets()
+        #expect(sent.map(\.path) == [path])
+        try message(sent[0].bytes) { #expect($0.xorMappedAddress == address) }
+    }
+
     @Test func `an IPv6 client is told its address too, in no more bytes than it sent`() throws {
         let session = ICESession()
         var path = way(1)

@@ -178,6 +178,8 @@ import Testing
         ("a 0.0.0.0:3478 50 8 1", "line 1: \"0.0.0.0:3478\" is not ADDRESS:PORT"),
         ("a 192.0.2.1:3478 91 8 1", "line 1: \"91 8\" is no latitude"),
         ("a 192.0.2.1:3478,192.0.2.2:3478 50 8 1", "line 1: more than one address of a family"),
+        ("a 192.0.2.1:443/tcp,192.0.2.2:443/tcp 50 8 1", "line 1: more than one address of a family"),
+        ("a 192.0.2.1:443/udp 50 8 1", "line 1: \"192.0.2.1:443/udp\" is not ADDRESS:PORT"),
         ("a 192.0.2.1:3478 50 8 65536", "line 1: \"65536\" is not a cluster"),
         ("a 192.0.2.1:3478 50 8 1 7,", "line 1: \"\" is not a relay id"),
         ("a 192.0.2.1:3478 50 8 1 7\n#\nb 192.0.2.1:3478 50 8 1 7", "line 3: relay id 7 is given twice"),
@@ -190,6 +192,15 @@ import Testing
     func `a mistake is told with its line`(text: String, reason: String) {
         let problem = #expect(throws: IngressTableError.self) { try IngressTable(parsing: text) }
         #expect(problem?.description.hasPrefix(reason) == true, "\(problem?.description ?? "")")
+    }
+
+    @Test func `addresses over TCP come last`() throws {
+        let table = try IngressTable(parsing: "a 192.0.2.1:443/tcp,[2001:db8::1]:443/tcp,192.0.2.1:3478,[2001:db8::1]:3478 50 8 1")
+        let v4 = SocketAddress("192.0.2.1:443")!, v6 = SocketAddress("[2001:db8::1]:443")!
+        #expect(
+            table.ingresses[0].addresses == [
+                SocketAddress(v6.ip, port: 3478), SocketAddress(v4.ip, port: 3478), v6.overTCP, v4.overTCP,
+            ])
     }
 
     @Test func `tables survive every mutation`() {
