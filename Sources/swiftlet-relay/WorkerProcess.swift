@@ -127,7 +127,8 @@ enum WorkerProcess {
         for group in 0..<estate.publicCount {
             sockets[group] = try orFail("public socket \(number)") { () throws(Errno) in
                 try estate.takeSocket(
-                    group: group, worker: number, .init(receiveBufferSize: WorkerLimits.receiveBuffer, timestamps: measures, leavesWhole: true))
+                    group: group, worker: number,
+                    .init(receiveBufferSize: WorkerLimits.receiveBuffer, timestamps: measures, leavesWhole: true))
             }
         }
         let trunk = try orFail("trunk socket \(number)") { () throws(Errno) in
