@@ -139,7 +139,8 @@ let package = Package(
         .testTarget(name: "AudioTests", dependencies: ["Audio", "RTP", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "RealtimeTests", dependencies: ["Realtime", "Backend", "HTTP", "CNGHTTP2", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "EventLoopTests", dependencies: ["EventLoop", "TestSupport"], swiftSettings: shell),
-        .testTarget(name: "ConfigurationTests", dependencies: ["Configuration", "Telemetry", "Primitives", "TestSupport"], swiftSettings: shell),
+        .testTarget(
+            name: "ConfigurationTests", dependencies: ["Configuration", "Telemetry", "Primitives", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "FlowCacheTests", dependencies: ["FlowCache", "Redis", "TestSupport"], swiftSettings: shell),
         .testTarget(
             name: "TransceiverTests",

@@ -80,7 +80,7 @@ public struct ICELiteAgent: ~Copyable {
     }
 
     /// Whether an authentic check of a live generation came from `path.client`, and was answered.
-    public func isValidated(_ path: NetworkPath) -> Bool { paths.index(of: path.client) != nil }
+    public func isValidated(_ path: NetworkPath) -> Bool { paths.index(ofClient: path.client) != nil }
 
     /// The next event, oldest kind first; nil: none. Transitions that were undone before they were asked for do not show.
     public mutating func nextEvent() -> ICEEvent? {
@@ -110,7 +110,7 @@ extension ICELiteAgent {
         switch message.messageClass {
         case .request:
             let reason = receiveRequest(message, on: path, at: now)
-            if reason == nil { paths.noteReceived(datagram.byteCount, from: path.client) }
+            if reason == nil { paths.noteReceived(datagram.byteCount, on: path) }
             return reason
         case .success, .error: return receiveResponse(message, on: path, at: now)
         case .indication: return .notForUs
@@ -174,22 +174,36 @@ extension ICELiteAgent {
         noteHeard(at: now)
         noteProved(path, at: now)
         if let selected, paths[selected].path.client == path.client {
-            paths[selected].path = path
+            if paths[selected].path.isSameWay(as: path) { paths[selected].path = path }
             noteConsent(at: now)
         }
         return nil
     }
 
+    /// The way that `path` is; one that no check came by is that of its client.
+    private func entry(for path: NetworkPath) -> Int? {
+        if let index = paths.index(of: path) { return index }
+        if let selected, paths[selected].path.client == path.client { return selected }
+        return paths.index(ofClient: path.client)
+    }
+
     /// Something authentic and replay-protected arrived there: SRTP, SRTCP or DTLS, never a check. Takes the downlink there if the path
-    /// was validated and the datagram is not one that somebody has held back, and takes over the hop and the ingress by which it came.
+    /// was validated and the datagram is not one that somebody has held back, and takes over the hop by which it came; also the ingress, where
+    /// a client's address is validated by another one and the network has led it elsewhere.
     ///
     /// - Parameter isNewest: nothing that was sent later has come before it.
     public mutating func noteAuthenticated(on path: NetworkPath, isNewest: Bool = true, at now: Instant) {
         noteHeard(at: now)
         guard let selected else { return }
-        if paths[selected].path.client == path.client {
+        if paths[selected].path.isSameWay(as: path) {
             paths[selected].path = path
-        } else if isNewest, let index = paths.index(of: path.client) {
+        } else if isNewest, let index = paths.index(of: path) {
+            paths[index].path = path
+            select(index, at: now)
+        } else if isNewest, paths[selected].path.client == path.client {
+            paths[selected].path = path
+            told.selection = false
+        } else if isNewest, let index = paths.index(ofClient: path.client) {
             paths[index].path = path
             select(index, at: now)
         } else {
@@ -217,7 +231,7 @@ extension ICELiteAgent {
     public mutating func noteProved(_ path: NetworkPath, at now: Instant) {
         let isFirst = !hasProof
         hasProof = true
-        let index = paths.index(of: path.client)
+        let index = entry(for: path)
         if let index { paths[index].isProved = true }
         if selected != nil, selected == index {
             wayBack = nil
@@ -241,14 +255,14 @@ extension ICELiteAgent {
     private mutating func goBack(at now: Instant) {
         proofDue = .never
         nextProofCheck = .never
-        if let wayBack, let index = paths.index(of: wayBack.client), paths[index].isProved { select(index, at: now) }
+        if let wayBack, let index = paths.index(of: wayBack), paths[index].isProved { select(index, at: now) }
         wayBack = nil
     }
 
     /// `byteCount` bytes other than STUN have come by `path`, whatever they are.
     public mutating func noteReceived(_ byteCount: Int, on path: NetworkPath) {
-        if isSelectionProved, let selected, paths[selected].path.client == path.client { return }
-        paths.noteReceived(byteCount, from: path.client)
+        if isSelectionProved, let selected, paths[selected].path.isSameWay(as: path) { return }
+        paths.noteReceived(byteCount, on: path)
     }
 
     /// Where a datagram other than STUN may go that is meant for the selected path: there, or by the old way while the new one has yet
@@ -328,7 +342,7 @@ extension ICELiteAgent {
             let before = packet.byteCount
             guard write(answer, to: &packet) else { continue }
             // Never longer than its request, so never refused.
-            if let index = paths.index(of: answer.path.client) { _ = paths.spend(packet.byteCount &- before, on: index) }
+            if let index = paths.index(of: answer.path) { _ = paths.spend(packet.byteCount &- before, on: index) }
             return answer.path
         }
         if now >= nextProofCheck {

@@ -1,4 +1,5 @@
-// The ways by which authentic checks came: eight at most, told apart by the client's address.
+// The ways by which authentic checks came: eight at most, told apart by the client's address and by the ingress: a client whose answer names two
+// ingresses checks both from one address, and media belongs where it comes from.
 
 import Primitives
 
@@ -31,7 +32,13 @@ struct PathTable {
         set { entries[index] = newValue }
     }
 
-    func index(of client: SocketAddress) -> Int? {
+    func index(of path: NetworkPath) -> Int? {
+        for index in 0..<Self.capacity where live[index] && entries[index].path.isSameWay(as: path) { return index }
+        return nil
+    }
+
+    /// A way from `client`, by whichever ingress.
+    func index(ofClient client: SocketAddress) -> Int? {
         for index in 0..<Self.capacity where live[index] && entries[index].path.client == client { return index }
         return nil
     }
@@ -43,15 +50,15 @@ struct PathTable {
         return true
     }
 
-    mutating func noteReceived(_ byteCount: Int, from client: SocketAddress) {
-        guard let index = index(of: client), !entries[index].isProved else { return }
+    mutating func noteReceived(_ byteCount: Int, on path: NetworkPath) {
+        guard let index = index(of: path), !entries[index].isProved else { return }
         // So far that nothing can overflow; who has received as much is proved, or is sent nothing.
         entries[index].received = min(entries[index].received &+ byteCount, 1 << 40)
     }
 
     /// The way of an authentic check, remembered. When all places are taken the one not heard of for the longest goes, never `kept`.
     mutating func note(_ path: NetworkPath, slot: UInt8, at now: Instant, keeping kept: Int?) -> Int {
-        if let index = index(of: path.client) {
+        if let index = index(of: path) {
             entries[index].path = path
             entries[index].heardAt = now
             return index

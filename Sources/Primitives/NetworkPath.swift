@@ -17,4 +17,7 @@
         self.ingressRelay = ingressRelay
         self.ingressWorker = ingressWorker
     }
+
+    /// Whether both are the same to the client: its own address, and the ingress that it talks to. What lies behind the ingress may differ.
+    @inlinable public func isSameWay(as other: NetworkPath) -> Bool { client == other.client && ingressRelay == other.ingressRelay }
 }

@@ -2,6 +2,7 @@
 //
 // A worker asks by itself and shares what it learns with nobody. A relay that frames go to is asked every `usedInterval`, so that its death
 // costs a call little more than three of them; the others are asked once a second, so that the choice is a good one from the first packet on.
+// A relay that is held up for longer loses its frames to another one for a moment, which costs nothing: any relay of the cluster passes them on.
 
 import Primitives
 import Trunk

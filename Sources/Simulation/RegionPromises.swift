@@ -87,7 +87,8 @@ extension RegionSimulation {
 
     /// One record back, the way that the other came.
     mutating func answer(
-        _ kind: TrunkKind, _ asked: TrunkHeader, _ hop: SocketAddress, client: SocketAddress, session: UInt32, payload: [UInt8], by owner: Int
+        _ kind: TrunkKind, _ asked: TrunkHeader, _ hop: SocketAddress, client: SocketAddress, session: UInt32, payload: [UInt8],
+        by owner: Int
     ) {
         var header = asked
         header.kind = kind
@@ -137,7 +138,8 @@ extension RegionSimulation {
         let since = sentToDead[sender * plan.relays + dead] ?? now
         sentToDead[sender * plan.relays + dead] = since
         if now - since > .milliseconds(1_500) {
-            violate("relay \(sender) has sent to relay \(dead) for \((now - since).milliseconds) ms, although it is dead and others are there")
+            violate(
+                "relay \(sender) has sent to relay \(dead) for \((now - since).milliseconds) ms, although it is dead and others are there")
         }
     }
 }

@@ -132,7 +132,8 @@ enum WorkerProcess {
         for group in 0..<estate.publicCount {
             sockets[group] = try orFail("public socket \(number)") { () throws(Errno) in
                 try estate.takeSocket(
-                    group: group, worker: number, .init(receiveBufferSize: WorkerLimits.receiveBuffer, timestamps: measures, leavesWhole: true))
+                    group: group, worker: number,
+                    .init(receiveBufferSize: WorkerLimits.receiveBuffer, timestamps: measures, leavesWhole: true))
             }
         }
         var listeners = Slab<StreamListener?>(count: estate.streamCount) { _ in nil }

@@ -22,6 +22,8 @@ from chromium import Chromium
 from harness import EXECUTABLE, REPOSITORY, Metrics, Server, request, wait_until
 from relay_bench import Process
 
+# run.sh's shell has it ignored in what it starts beside itself.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 LONG = os.environ.get("SWIFTLET_LAB") == "long"
 WAN = REPOSITORY / ".build" / "lab" / "wan"
 CLOCK_SHIFT = WAN.with_name("clock_shift.so")   # Tests/EndToEnd/clock_shift.c

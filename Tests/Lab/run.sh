@@ -32,14 +32,24 @@ if [ $# -eq 0 ]; then
     set -- test_story test_bad_input
     [ "${SWIFTLET_LAB:-}" = short ] || set -- "$@" test_figures
 fi
-# /run is empty in there: names of namespaces and sockets of services stay outside. A shell is process 1, which collects the dead.
+# /run is empty in there: names of namespaces, temporary files and sockets of services are the room's own. A shell is process 1, which
+# collects the dead.
 # shellcheck disable=SC2086
-exec ${REALTIME:+chrt --rr 1} unshare $user --mount --net --pid --fork --kill-child --mount-proc sh -c '
+${REALTIME:+chrt --rr 1} setpriv --pdeathsig KILL unshare $user --mount --net --pid --fork --kill-child --mount-proc sh -c '
     set -eu
     mount -t tmpfs lab /run
-    mkdir -p /run/netns
+    mkdir -p /run/netns /run/tmp
+    export TMPDIR=/run/tmp
     ip link set lo up
-    trap : INT
     status=0
     "$SWIFTLET_TEST_VENV/bin/python" -m unittest --verbose "$@" || status=$?
-    exit $status' lab "$@"
+    exit $status' lab "$@" &
+room=$!
+# Its end is that of all in it. Ctrl-C reaches the tests themselves, too; a second one is not waited for.
+trap 'trap - INT; interrupted=130' INT
+trap 'kill -KILL $room; exit 143' TERM HUP
+interrupted=0
+status=0
+wait $room || status=$?
+[ "$interrupted" -eq 0 ] || { wait $room || true; exit $interrupted; }
+exit $status

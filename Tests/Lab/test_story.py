@@ -73,17 +73,20 @@ class Story(unittest.TestCase):
                     self.assertEqual(candidates, [self.lab.sites[name].address(1) for name in (nearest, other)])
 
     def test_2_clients_use_the_nearest_ingress(self):
-        for place, (*_, nearest) in list(PLACES.items())[:2]:
+        # Where the whole way by it is the shorter one, too: clients choose by how fast checks come back.
+        for place, number in (("Berlin", 71), ("Los Angeles", 81)):
+            nearest = PLACES[place][4]
             with self.subTest(place=place):
                 self.lab.move_to(place)
-                door = self.lab.doors[71]
-                labels = rf'\{{ingress="{nearest}",'
-                before = door.metrics().total("ingress_setup_seconds_count" + labels)
+                door = self.lab.doors[number]
+                labels = rf'ingress_setup_seconds_count\{{ingress="{nearest}",'
+                before = door.metrics().total(labels)
                 with LabCall(door) as call:
                     call.connect()
                     call.wait_for_tone()
                     self.assertEqual(call.remote, self.lab.sites[nearest].address(1))
-                    self.assertEqual(door.metrics().total("ingress_setup_seconds_count" + labels), before + 1)
+                    wait_until(lambda: door.metrics().total(labels) == before + 1,
+                               lambda: {name: value for name, value in door.metrics().values.items() if "setup_seconds_count" in name})
                     call.hangup()
 
     def test_3_a_dead_ingress_is_not_told_to_the_next_call(self):

@@ -151,7 +151,7 @@ private final class Network {
         #expect(shares.count == 2 && shares.values.allSatisfy { (16...48).contains($0) })
     }
 
-    @Test func `the death of a cluster relay moves its calls to the other within 200 ms, and back when it returns`() throws {
+    @Test func `the death of a cluster relay moves its calls to the other within 150 ms, and back when it returns`() throws {
         let network = Network()
         let ingress = network[1]
         _ = ingress.receive(ingress.check(ingress.mint(session: 5, cluster: 7)), client)
@@ -173,7 +173,7 @@ private final class Network {
             if !network.arrived().isEmpty { break }
             silent += 20
         }
-        #expect(silent <= 180)
+        #expect(silent <= 140)
         for _ in 0..<20 {
             _ = ingress.receive(rtp, client)
             network.advance(milliseconds: 20)

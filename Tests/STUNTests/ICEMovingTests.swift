@@ -62,6 +62,82 @@ import TestSupport
     }
 }
 
+/// A client whose answer names two ingresses checks both from one address.
+@Suite struct TwoIngresses {
+    let near = way(1, ingress: 2)
+    let far = way(1, hop: 4003, ingress: 3)
+
+    func connected() -> ICESession {
+        let session = ICESession()
+        session.check(near)
+        session.check(near, nominates: true)
+        session.check(far)
+        session.prove(near)
+        _ = session.events()
+        _ = session.packets()
+        return session
+    }
+
+    @Test func `a check by the other ingress is answered there and takes nothing with it`() {
+        let session = ICESession()
+        session.check(near, nominates: true)
+        session.check(far)
+        #expect(session.packets().map(\.path) == [near, far])
+        #expect(session.selected == near)
+        #expect(session.events() == [.pathValidated(near), .pathValidated(far), .selected(near)])
+        session.media(on: near)
+        session.check(far)
+        #expect(session.selected == near)
+        #expect(session.events().isEmpty)
+    }
+
+    @Test func `a recorded check by another ingress moves nothing`() {
+        let session = connected()
+        session.media(on: near)
+        let recorded = session.request(nominates: true)
+        #expect(session.receive(recorded, on: near) == nil)
+        #expect(session.receive(recorded, on: far) == nil)
+        #expect(session.selected == near)
+    }
+
+    @Test func `media by the other ingress takes the downlink there, and what was held back does not`() {
+        let session = connected()
+        session.media(on: near)
+        session.media(on: far, isNewest: false)
+        #expect(session.selected == near)
+        session.media(on: far)
+        #expect(session.selected == far)
+        #expect(session.events() == [.selected(far)])
+        session.media(on: near)
+        #expect(session.selected == near)
+    }
+
+    @Test func `media by an ingress that no check came by, as when a network leads elsewhere, takes the downlink along`() {
+        let session = connected()
+        session.media(on: near)
+        let other = way(1, hop: 4004, ingress: 4)
+        session.media(on: other, isNewest: false)
+        #expect(session.selected == near)
+        session.media(on: other)
+        #expect(session.selected == other)
+        #expect(session.events() == [.selected(other)])
+        // And by another relay of the cluster.
+        session.media(on: way(1, hop: 4005, ingress: 4), isNewest: false)
+        #expect(session.selected == way(1, hop: 4005, ingress: 4))
+    }
+
+    @Test func `after a restart by the other ingress the first one is forgotten`() {
+        let session = connected()
+        session.media(on: near)
+        session.restart()
+        session.newCheck(far, nominates: true)
+        #expect(session.selected == far)
+        #expect(session.receive(session.request(nominates: true), on: near) == .wrongUfrag)
+        session.media(on: near, isNewest: false)
+        #expect(session.selected == far)
+    }
+}
+
 @Suite struct ProvingAPath {
     func moved(received: Int = 100) -> ICESession {
         let session = MovingTheDownlink().connected()
