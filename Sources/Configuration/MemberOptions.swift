@@ -37,7 +37,8 @@ extension OptionValues {
 
 extension OptionDefinition {
     static let members = OptionDefinition(
-        "members", "SOURCE", "other transceivers: redis://… (registers this one too), file:PATH, or direct:PREFIX:PORT", default: .decided("none"))
+        "members", "SOURCE", "other transceivers: redis://… (registers this one too), file:PATH, or direct:PREFIX:PORT",
+        default: .decided("none"))
     static let owner = OptionDefinition(
         "owner", "HOW", "requests about calls that live elsewhere: forward or redirect", default: .text("forward"))
 }

@@ -51,7 +51,8 @@ public struct RelayOptions: ProgramOptions {
                 OptionDefinition("trunk", "HOST:PORT", "internal UDP address, towards transceivers"),
                 OptionDefinition("key-file", "FILE", "written by `swiftlet keys generate`"),
                 OptionDefinition(
-                    "transceivers", "WHERE", "direct:PREFIX:PORT (hints carry IPv4 addresses), table:FILE (ID ADDRESS:PORT lines), or redis://… where they register"),
+                    "transceivers", "WHERE",
+                    "direct:PREFIX:PORT (hints carry IPv4 addresses), table:FILE (ID ADDRESS:PORT lines), or redis://… where they register"),
                 .cluster,
                 OptionDefinition(
                     "relays", "FILE", "other relays, ID CLUSTER ADDRESS:PORT lines: they get what is for transceivers of their clusters",

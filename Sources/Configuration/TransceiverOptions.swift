@@ -151,7 +151,8 @@ extension TransceiverOptions {
     private func checkThatItCanRegister() throws(ConfigurationError) {
         guard case .registry = members else { return }
         guard !trunk.ip.isAny else {
-            throw ConfigurationError("--trunk: \(trunk) is every address; --members redis:// tells it to relays, so it must be the internal one")
+            throw ConfigurationError(
+                "--trunk: \(trunk) is every address; --members redis:// tells it to relays, so it must be the internal one")
         }
         guard !signaling.ip.isLoopback || trunk.ip.isLoopback else {
             throw ConfigurationError(

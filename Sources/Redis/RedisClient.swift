@@ -194,7 +194,8 @@ extension RedisClient {
         case .idle(let until): Deadline(until, "redis reconnect")
         case .connecting(let since), .greeting(let since): Deadline(since + settings.silenceMax, "redis connect")
         case .open:
-            asked.isEmpty ? Deadline(heardAt + settings.pingInterval, "redis ping") : Deadline(heardAt + settings.silenceMax, "redis silence")
+            asked.isEmpty
+                ? Deadline(heardAt + settings.pingInterval, "redis ping") : Deadline(heardAt + settings.silenceMax, "redis silence")
         }
     }
 

@@ -5,5 +5,3 @@
 //     RegistryThread.swift the thread
 //     RegistryBoard.swift  what it tells others, and what others tell it
 //     RegistryMetrics.swift what Prometheus reads
-
-

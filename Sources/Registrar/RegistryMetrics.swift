@@ -17,7 +17,8 @@ extension RegistryBoard.View {
         text.counter(prefix + "_registry_writings_total", "Times that this program has written itself.", counters.writings)
         text.counter(prefix + "_registry_forged_total", "Entries that are not ours.", counters.forged)
         text.counter(prefix + "_registry_replayed_total", "Entries older than what is known.", counters.replayed)
-        text.counter(prefix + "_registry_removed_total", "Entries removed: of members that are gone, and such as are not ours.", counters.removed)
+        text.counter(
+            prefix + "_registry_removed_total", "Entries removed: of members that are gone, and such as are not ours.", counters.removed)
         text.counter(prefix + "_registry_server_errors_total", "Errors that Redis answered with.", counters.serverErrors)
         text.counter(prefix + "_registry_failures_total", "Connections to Redis that failed or fell silent.", counters.failures)
     }

@@ -158,7 +158,8 @@ enum RegionWord {
     static func read(_ bytes: RawSpan) -> (counter: UInt32, call: UInt32, isEcho: Bool)? {
         guard bytes.byteCount == byteCount, bytes.u16(0) == 0x806F else { return nil }
         let (call, counter, echo) = (bytes.u32(8), bytes.u32(12), bytes.u32(16))
-        guard bytes.u64(20) == digest(counter, call, echo), bytes.u16(2) == UInt16(truncatingIfNeeded: counter), bytes.u32(4) == counter &* 960
+        guard bytes.u64(20) == digest(counter, call, echo), bytes.u16(2) == UInt16(truncatingIfNeeded: counter),
+            bytes.u32(4) == counter &* 960
         else { return nil }
         return (counter, call, echo == 1)
     }

@@ -27,7 +27,7 @@ done
 for part in Package.swift Sources Perf Tests; do
 	if [ -d $copy/$part.new ]; then
 		(cd $copy/$part.new && find . -type f) | while read -r file; do
-			cmp -s "$copy/$part/$file" "$copy/$part.new/$file" && touch -r "$copy/$part/$file" "$copy/$part.new/$file"
+			if cmp -s "$copy/$part/$file" "$copy/$part.new/$file"; then touch -r "$copy/$part/$file" "$copy/$part.new/$file"; fi
 		done
 	fi
 	rm -rf "${copy:?}/$part"
