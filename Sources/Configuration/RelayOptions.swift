@@ -66,7 +66,7 @@ public struct RelayOptions: ProgramOptions {
                 OptionDefinition("key-file", "FILE", "written by `swiftlet keys generate`"),
                 OptionDefinition(
                     "transceivers", "WHERE",
-                    "direct:PREFIX:PORT (hints carry IPv4 addresses), table:FILE (ID ADDRESS:PORT lines), or redis://… where they register"),
+                    "direct:PREFIX:PORT (hints carry IPv4 addresses), table:FILE (ID ADDRESS:PORT lines), or redis://…"),
                 .cluster,
                 OptionDefinition(
                     "relays", "FILE", "other relays, ID CLUSTER ADDRESS:PORT lines: they get what is for transceivers of their clusters",

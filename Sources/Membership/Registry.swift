@@ -114,7 +114,8 @@ extension Registry {
     private mutating func takeTurn(at now: Instant) {
         guard client.isOpen, now >= nextTurn, !isReading else { return }
         nextTurn = now + settings.interval
-        if let own {
+        // Not before the first reading: what is there of a life before says where our beat goes on.
+        if let own, readAt != nil {
             beat &+= 1
             tally.writings += 1
             client.ask(.writing, ["HSET".utf8Bytes, name, own.id.description.utf8Bytes, codec.seal(own, beat: beat)], at: now)
@@ -170,6 +171,7 @@ extension Registry {
         }
         if let own { present.append(own) }
         sightings = sightings.filter { seen.contains($0.key) }
+        if readAt == nil, own != nil { nextTurn = now }
         book.read(present, at: now)
         readAt = now
         tally.readings += 1

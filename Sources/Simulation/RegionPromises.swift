@@ -138,8 +138,8 @@ extension RegionSimulation {
         let since = sentToDead[sender * plan.relays + dead] ?? now
         sentToDead[sender * plan.relays + dead] = since
         if now - since > .milliseconds(1_500) {
-            violate(
-                "relay \(sender) has sent to relay \(dead) for \((now - since).milliseconds) ms, although it is dead and others are there")
+            let span = (now - since).milliseconds
+            violate("relay \(sender) has sent to relay \(dead) for \(span) ms, although it is dead and others are there")
         }
     }
 }
@@ -156,7 +156,7 @@ extension RegionSimulation {
                 continue
             }
             violate(
-                "client \(index) (\(client.model), \(client.state)) of session \(client.call) at transceiver \(owners[client.owner].id) by relay "
+                "client \(index) (\(client.model), \(client.state)) of session \(client.call) at \(describe(client.owner)) by relay "
                     + "\(client.ingress) has not been heard \(RegionPlan.healing.milliseconds / 1000) s after the faults")
         }
     }

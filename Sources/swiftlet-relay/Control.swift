@@ -149,10 +149,8 @@ extension ControlServer {
             guard request.isRead else { return .response(.onlyGet(request)) }
             guard request.path == "/metrics" else { return .response(.text(200, "ok\n")) }
             let readings = Self.read(workers, &panel)
-            return .response(
-                .text(
-                    200, metricsText(readings, http, uptime: uptime) + cacheText(cache) + memberText(members, now),
-                    type: PrometheusText.contentType))
+            let text = metricsText(readings, http, uptime: uptime) + cacheText(cache) + memberText(members, now)
+            return .response(.text(200, text, type: PrometheusText.contentType))
         }
         self.connections = consume connections
     }

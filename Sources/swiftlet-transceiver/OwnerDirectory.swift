@@ -80,7 +80,8 @@ struct OwnerDirectory {
     /// How this transceiver is, for the others.
     func describe(load: Int, isDraining: Bool) { board?.describe(load: UInt32(clamping: load), isDraining ? .draining : .serving) }
 
-    private mutating func lookAtBoard() {
+    /// Takes what the registry has read since the last look.
+    mutating func lookAtBoard() {
         guard let view = board?.current, view.readAt != readAt else { return }
         readAt = view.readAt
         book = view.book

@@ -27,6 +27,7 @@ struct OwnerDoor: ~Copyable {
 
     /// What becomes of `request`, if somebody else owns its call; nil when it is answered here.
     mutating func answer(_ request: HTTPRequest, of tag: UInt64, _ desk: inout SignalingDesk, _ steerer: borrowing Steerer?) -> Answer? {
+        directory?.lookAtBoard()
         guard let directory else { return nil }
         guard let owner = desk.owner(of: request, at: wallClock()) else { return spill(request, of: tag, &desk, steerer) }
         guard let address = directory.signaling(of: owner), address != signaling else {

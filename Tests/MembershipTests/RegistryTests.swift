@@ -55,7 +55,7 @@ private struct Server {
 }
 
 /// Registries around one server, in virtual time.
-private struct Rig: ~Copyable {
+private final class Rig {
     var server = Server()
     var registries: Slab<Registry?>
     var isUp = true
@@ -73,17 +73,17 @@ private struct Rig: ~Copyable {
         input = own.map { _ in [] }
     }
 
-    mutating func restart(_ number: Int, _ own: Member, secondsSince1970 seconds: UInt64) {
+    func restart(_ number: Int, _ own: Member, secondsSince1970 seconds: UInt64) {
         registries[number] = Registry(
             settings: RegistrySettings(), key: key, own: own, wall: WallClock(secondsSince1970: seconds), now: now)
         connected[number] = false
         input[number] = []
     }
 
-    mutating func stop(_ number: Int) { registries[number] = nil }
+    func stop(_ number: Int) { registries[number] = nil }
 
     /// Lets time pass in steps of 100 ms.
-    mutating func pass(_ span: Interval) {
+    func pass(_ span: Interval) {
         let end = now + span
         while now < end {
             now = now + .milliseconds(100)
@@ -91,7 +91,7 @@ private struct Rig: ~Copyable {
         }
     }
 
-    private mutating func turn(_ number: Int) {
+    private func turn(_ number: Int) {
         registries[number]?.advance(to: now)
         if !isUp, connected[number] {
             connected[number] = false
@@ -160,7 +160,7 @@ private struct Rig: ~Copyable {
     }
 
     @Test func `load is told with the next writing and draining at once`() {
-        var rig = Rig([nil, member(1)])
+        let rig = Rig([nil, member(1)])
         rig.pass(.seconds(4))
         rig.registries[1]?.describe(load: 7, .serving, at: rig.now)
         rig.pass(.seconds(7))
@@ -174,7 +174,7 @@ private struct Rig: ~Copyable {
     }
 
     @Test func `the entry of a dead transceiver goes, and who knew it still does`() {
-        var rig = Rig([nil, member(1), member(2)])
+        let rig = Rig([nil, member(1), member(2)])
         rig.pass(.seconds(5))
         rig.stop(2)
         rig.pass(.seconds(10))
@@ -186,7 +186,7 @@ private struct Rig: ~Copyable {
     }
 
     @Test func `a transceiver whose clock is behind is heard again after a restart`() {
-        var rig = Rig([nil, member(1)])
+        let rig = Rig([nil, member(1)])
         rig.pass(.seconds(5))
         rig.restart(1, member(1, .draining), secondsSince1970: 10)
         rig.pass(.seconds(9))
@@ -195,9 +195,9 @@ private struct Rig: ~Copyable {
 
     @Test(arguments: ["killed", "hung", "flushed", "another type", "garbage", "nonsense", "error"])
     func `whatever befalls Redis nobody is forgotten and all is well afterwards`(fault: String) {
-        var rig = Rig([nil, member(1), member(2)])
+        let rig = Rig([nil, member(1), member(2)])
         rig.pass(.seconds(5))
-        func harm(_ rig: inout Rig, _ isOn: Bool) {
+        func harm(_ isOn: Bool) {
             switch fault {
             case "killed": rig.isUp = !isOn
             case "hung": rig.server.isHung = isOn
@@ -209,7 +209,7 @@ private struct Rig: ~Copyable {
             default: rig.server.reading = isOn ? Array("-LOADING Redis is loading the dataset in memory\r\n".utf8) : nil
             }
         }
-        harm(&rig, true)
+        harm(true)
         for _ in 0..<60 {
             rig.pass(.seconds(1))
             for reader in 0..<3 {
@@ -218,14 +218,14 @@ private struct Rig: ~Copyable {
                 if fault != "flushed", fault != "another type", fault != "garbage" { #expect(rig.present(reader) == [1, 2], "\(fault)") }
             }
         }
-        harm(&rig, false)
+        harm(false)
         rig.pass(.seconds(40))
         for reader in 0..<3 { #expect(rig.present(reader) == [1, 2], "\(fault)") }
         #expect(Set(rig.server.fields.keys) == ["1/1", "1/2"], "\(fault)")
     }
 
     @Test func `a member of an earlier life is there before Redis says anything`() {
-        var rig = Rig([nil], known: [member(9)])
+        let rig = Rig([nil], known: [member(9)])
         rig.isUp = false
         rig.pass(.seconds(5))
         #expect(rig.knows(0, member(9)))
@@ -233,7 +233,7 @@ private struct Rig: ~Copyable {
     }
 
     @Test func `an old value that somebody puts back changes nothing`() {
-        var rig = Rig([nil, member(1)])
+        let rig = Rig([nil, member(1)])
         rig.pass(.seconds(5))
         let old = rig.server.fields["1/1"]
         rig.registries[1]?.describe(load: 1, .draining, at: rig.now)
@@ -246,7 +246,7 @@ private struct Rig: ~Copyable {
     }
 
     @Test func `a hash that claims to be huge is no hash of ours`() {
-        var rig = Rig([nil, member(1)])
+        let rig = Rig([nil, member(1)])
         rig.pass(.seconds(5))
         for reply in ["*2147483647\r\n", "*4\r\n*4\r\n", "*-7\r\n", "*40000\r\n"] {
             rig.server.reading = Array(reply.utf8)
