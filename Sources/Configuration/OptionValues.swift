@@ -182,7 +182,7 @@ extension OptionValues {
     private func redis(_ value: Given) throws(ConfigurationError) -> RedisAddress {
         do throws(RedisAddress.Refusal) { return try RedisAddress(parsing: value.text) } catch {
             throw ConfigurationError(
-                "\(value.source): must be redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], such as redis://:secret@10.0.0.9:6379/0, or "
+                "\(value.source): must be redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], such as redis://:p%40ss@10.0.0.9:6379/0, or "
                     + "rediss://… for TLS, with special characters of USER and PASSWORD percent-encoded")
         }
     }

@@ -114,7 +114,7 @@ import TransceiverCore
         #expect(response.error().code == "method_not_allowed")
     }
 
-    @Test(arguments: ["/", "/healthz", "/v1/realtime", "/v1/realtime/calls/rtc_x", "/whip/a/b", "/v1/realtime/calls/rtc_x/hang", ""])
+    @Test(arguments: ["/", "/healthz", "/v1/realtime", "/v1/realtime/call/rtc_x", "/whip/a/b", "/v1/realtime/calls/rtc_x/hang", ""])
     func `other paths are somebody else's`(_ path: String) {
         var desk = Sample.desk()
         let isOurs = desk.answer(.post(path, []), at: Sample.wall) != nil
