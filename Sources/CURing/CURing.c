@@ -48,7 +48,10 @@ curing *curing_create(unsigned submissions, unsigned completions, unsigned name_
 
 int curing_enable(curing *ring) {
     // liburing 2.3 declares io_uring_enable_rings but does not export it.
-    return io_uring_register((unsigned)ring->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    int result = io_uring_register((unsigned)ring->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    // Where it works, entering the ring takes no reference on its file; it is the calling thread's, as the ring is from here on.
+    if (result >= 0) io_uring_register_ring_fd(&ring->ring);
+    return result;
 }
 
 int curing_destroy(curing *ring) {
@@ -150,7 +153,15 @@ int curing_send(curing *ring, int descriptor, void *headers, size_t stride, unsi
         if (entry == NULL) return -EBUSY;
         // MSG_DONTWAIT: the kernel neither parks a datagram nor hands it to a helper thread, so that every send has ended when the
         // submission returns and its memory may be used again.
-        io_uring_prep_sendmsg(entry, descriptor, (struct msghdr *)((char *)headers + i * stride), MSG_DONTWAIT);
+        struct msghdr *header = (struct msghdr *)((char *)headers + i * stride);
+        if (header->msg_controllen == 0 && header->msg_iovlen == 1) {
+            // One datagram to one address: the kernel need not copy a header and a vector in. Kernel 6.1 takes the address here.
+            io_uring_prep_send(entry, descriptor, header->msg_iov->iov_base, header->msg_iov->iov_len, MSG_DONTWAIT);
+            entry->addr2 = (uint64_t)(uintptr_t)header->msg_name;
+            entry->addr_len = (uint16_t)header->msg_namelen;
+        } else {
+            io_uring_prep_sendmsg(entry, descriptor, header, MSG_DONTWAIT);
+        }
         entry->flags |= IOSQE_CQE_SKIP_SUCCESS;
         io_uring_sqe_set_data64(entry, tag + i);
     }

@@ -14,8 +14,18 @@ public enum TransceiverSource: Sendable, Equatable {
 public enum IOChoice: String, CaseIterable, Sendable {
     case epoll
     case ring = "io_uring"
-    /// io_uring where the kernel lets us use it, else epoll.
+    /// What was measured to be cheaper (Perf/RESULTS.md).
     case auto
+
+    /// `uring` is a second spelling of `io_uring`.
+    public init?(rawValue: String) {
+        switch rawValue {
+        case "epoll": self = .epoll
+        case "io_uring", "uring": self = .ring
+        case "auto": self = .auto
+        default: return nil
+        }
+    }
 }
 
 /// Everything that an operator can say to `swiftlet-relay`.

@@ -37,7 +37,7 @@ public struct AdaptiveGather: Sendable {
     /// What to do after a turn that began at `now` and left nothing: until when to pause, or nil for not at all.
     ///
     /// - Parameters:
-    ///   - count: datagrams that it moved, of both sides.
+    ///   - count: datagrams that it received, of both sides. A train from the trunk is one: it was gathered by whoever sent it.
     ///   - clients: those of them that came from clients.
     public mutating func pause(after count: Int, fromClients clients: Int, at now: Instant) -> Instant? {
         guard longest > .zero else { return nil }

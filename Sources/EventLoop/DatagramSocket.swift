@@ -32,9 +32,11 @@ public struct DatagramSocket: ~Copyable, Sendable {
         /// Keep what ICMP says of datagrams that were sent (`IP_RECVERR`), for `DatagramEngine.nextErrorReport`. Who asks for it must read
         /// it: until then the socket is readable.
         public var reportsErrors = false
+        /// Have the kernel cut trains (`UDP_SEGMENT`) where it can; otherwise each datagram of one is sent by itself.
+        public var segments = true
         public init(
             sharesPort: Bool = false, receiveBufferSize: Int? = nil, sendBufferSize: Int? = nil, coalesces: Bool = false,
-            timestamps: Bool = false, leavesWhole: Bool = false, reportsErrors: Bool = false
+            timestamps: Bool = false, leavesWhole: Bool = false, reportsErrors: Bool = false, segments: Bool = true
         ) {
             self.sharesPort = sharesPort
             self.receiveBufferSize = receiveBufferSize
@@ -43,6 +45,7 @@ public struct DatagramSocket: ~Copyable, Sendable {
             self.timestamps = timestamps
             self.leavesWhole = leavesWhole
             self.reportsErrors = reportsErrors
+            self.segments = segments
         }
     }
 
@@ -56,17 +59,17 @@ public struct DatagramSocket: ~Copyable, Sendable {
         if options.sharesPort { try Syscall.setOption(descriptor.rawValue, SOL_SOCKET, SO_REUSEPORT, 1) }
         let coalesces = try Self.apply(options, to: descriptor)
         try Syscall.bind(descriptor.rawValue, SocketName(address, as: family))
-        try self.init(descriptor, coalesces: coalesces, timestamps: options.timestamps)
+        try self.init(descriptor, coalesces: coalesces, options)
     }
 
     /// Takes over a bound UDP socket that another process made. Its options are set anew, its queue is kept.
     public init(adopting descriptor: consuming FileDescriptor, options: Options = Options()) throws(Errno) {
         try Syscall.setNonBlocking(descriptor.rawValue)
         let coalesces = try Self.apply(options, to: descriptor)
-        try self.init(descriptor, coalesces: coalesces, timestamps: options.timestamps)
+        try self.init(descriptor, coalesces: coalesces, options)
     }
 
-    private init(_ descriptor: consuming FileDescriptor, coalesces: Bool, timestamps: Bool) throws(Errno) {
+    private init(_ descriptor: consuming FileDescriptor, coalesces: Bool, _ options: Options) throws(Errno) {
         let domain = try Syscall.option(descriptor.rawValue, SOL_SOCKET, SO_DOMAIN)
         guard domain == AF_INET || domain == AF_INET6, let local = try Syscall.localName(descriptor.rawValue).address else {
             throw .invalidArgument
@@ -74,9 +77,10 @@ public struct DatagramSocket: ~Copyable, Sendable {
         family = domain == AF_INET ? .v4 : .v6
         localAddress = local
         // Segment size 0 is "off": accepted exactly where the kernel knows the option.
-        supportsSegmentation = (try? Syscall.setOption(descriptor.rawValue, CInt(IPPROTO_UDP), UDP_SEGMENT, 0)) != nil
+        supportsSegmentation =
+            options.segments && (try? Syscall.setOption(descriptor.rawValue, CInt(IPPROTO_UDP), UDP_SEGMENT, 0)) != nil
         self.coalesces = coalesces
-        self.timestamps = timestamps
+        timestamps = options.timestamps
         self.descriptor = descriptor
     }
 
@@ -118,6 +122,8 @@ extension DatagramSocket {
 
     /// Bytes of receive buffer that the kernel really gave (twice what was asked, capped).
     public var receiveBufferSize: Int { Int((try? Syscall.option(descriptor.rawValue, SOL_SOCKET, SO_RCVBUF)) ?? 0) }
+    /// Whether IPv4 datagrams leave whole, as asked for in the options.
+    public var leavesWhole: Bool { (try? Syscall.option(descriptor.rawValue, CInt(IPPROTO_IP), IP_MTU_DISCOVER)) == IP_PMTUDISC_DO }
     public var sendBufferSize: Int { Int((try? Syscall.option(descriptor.rawValue, SOL_SOCKET, SO_SNDBUF)) ?? 0) }
 
     /// `count` sockets on one port, in worker order, steered by `program`. With port 0 the first one chooses.

@@ -444,9 +444,15 @@ extension Relay {
 
     /// Of the time since the start or, when somebody has set the date, of the new one.
     private mutating func open(_ ufrag: RawSpan, _ now: Instant) -> Result<RoutingHint, HintError> {
-        switch hints.open(ufrag, at: Self.advanced(wallStart, since: start, to: now)) {
-        case .failure(.expired), .failure(.mintedInFuture): hints.open(ufrag, at: Self.advanced(wallNoted, since: noted, to: now))
-        case let result: result
+        let first = Self.advanced(wallStart, since: start, to: now)
+        let second = Self.advanced(wallNoted, since: noted, to: now)
+        let result = hints.open(ufrag, at: first)
+        // Nearly always they are the same but for a rounded second, and an old hint that somebody repeats costs no second MAC.
+        let (low, high) = (min(first, second), max(first, second))
+        guard high.secondsSince1970 - low.secondsSince1970 > 1 else { return result }
+        switch result {
+        case .failure(.expired), .failure(.mintedInFuture): return hints.open(ufrag, at: second)
+        default: return result
         }
     }
 

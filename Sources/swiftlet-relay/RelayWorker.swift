@@ -111,9 +111,10 @@ struct RelayWorker: ~Copyable {
     private var trunkWasEmpty = false
     private var turns: UInt64 = 0
     private var gather: AdaptiveGather
-    /// Datagrams of both sides that the turns before this one have seen, and those of clients.
-    private var seen: UInt64 = 0
+    /// Datagrams that the turns before this one have seen: of clients, and of the trunk, where a train is one.
     private var seenOfClients: UInt64 = 0
+    private var trunkDatagrams: UInt64 = 0
+    private var seenOfTrunk: UInt64 = 0
     /// Whether a socket may have more than this turn has taken.
     private var isBehind = false
     /// Receives that brought something.
@@ -222,12 +223,11 @@ struct RelayWorker: ~Copyable {
 
     /// Lets more come, if that is worth it.
     private mutating func pause(_ now: Instant) {
-        let ofClients = relay.counters.publicDatagrams
-        let total = ofClients &+ relay.counters.delivered
-        let until = gather.pause(
-            after: Int(truncatingIfNeeded: total &- seen), fromClients: Int(truncatingIfNeeded: ofClients &- seenOfClients), at: now)
-        seen = total
-        seenOfClients = ofClients
+        let total = relay.counters.publicDatagrams
+        let clients = Int(truncatingIfNeeded: total &- seenOfClients)
+        let until = gather.pause(after: clients &+ Int(truncatingIfNeeded: trunkDatagrams &- seenOfTrunk), fromClients: clients, at: now)
+        seenOfClients = total
+        seenOfTrunk = trunkDatagrams
         if !isBehind, let until { MonotonicClock.sleep(until: until) }
     }
 
@@ -422,6 +422,7 @@ extension RelayWorker {
             sendUplink()
             if let arrival { vitals.record(from: arrival, to: wallClock()) }
             if count > 0 { trunkReceives &+= 1 } else if round == 0 { trunkWasEmpty = true }
+            trunkDatagrams &+= UInt64(truncatingIfNeeded: count)
             if count < WorkerLimits.trunkBatch { return }
         }
         isBehind = true

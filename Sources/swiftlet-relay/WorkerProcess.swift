@@ -207,12 +207,16 @@ enum WorkerProcess {
         return sum
     }
 
-    /// io_uring only where the kernel lets us; `auto` takes what there is.
+    /// io_uring only where the kernel lets us. `auto` is epoll: in every row of Perf/RESULTS.md it costs as much or less.
     static func engine(_ choice: IOChoice) throws(ConfigurationError) -> EngineKind {
-        guard choice != .epoll else { return .epoll }
-        guard let problem = EngineKind.ring.unavailability else { return .ring }
-        guard choice == .auto else { throw ConfigurationError("--io: 'io_uring' is not possible: \(problem); use epoll or auto") }
-        log("epoll, because \(problem)")
-        return .epoll
+        switch choice {
+        case .epoll: return .epoll
+        case .auto:
+            log("io: epoll, which was measured to cost a relay no more than io_uring (Perf/RESULTS.md)")
+            return .epoll
+        case .ring:
+            guard let problem = EngineKind.ring.unavailability else { return .ring }
+            throw ConfigurationError("--io: 'io_uring' is not possible: \(problem); use epoll or auto")
+        }
     }
 }

@@ -79,6 +79,11 @@ func complaint(_ arguments: [String], environment: [String: String] = [:], files
         #expect(try transceiver(Array(required.dropLast(2)) + ["--key-file", "--odd"]).keyFile == "--odd")
     }
 
+    @Test(arguments: [("epoll", IOChoice.epoll), ("io_uring", .ring), ("uring", .ring), ("auto", .auto)])
+    func `an engine has its names`(text: String, choice: IOChoice) throws {
+        #expect(try transceiver(required + ["--io", text]).io == choice)
+    }
+
     @Test func `localhost is an address`() throws {
         #expect(try transceiver(required + ["--signaling", "localhost:81"]).signaling == SocketAddress("127.0.0.1:81"))
     }

@@ -120,6 +120,31 @@ import Testing
         }
     }
 
+    /// What the kernel does not cut is cut here: the same datagrams, in the same order.
+    @Test(arguments: engines, loopbackAddresses)
+    func `without segmentation a train leaves as single datagrams`(engine: EngineKind, address: SocketAddress) throws {
+        var sender = try Endpoint(engine, boundTo: address, options: .init(coalesces: true, segments: false))
+        var receiver = try Endpoint(engine, boundTo: address, options: .init(coalesces: true))
+        let segments = sender.engine.segments(sender.socket)
+        #expect(!segments)
+        sender.enqueue([1, 2, 3], to: receiver.address)
+        let appended = sender.outgoing.appendTrain(to: receiver.address, segmentSize: 300) { packet in
+            for index in 0..<4 {
+                packet.append(UInt32(index))
+                packet.append(zeros: 296)
+            }
+            packet.append(UInt32(4))
+        }
+        #expect(appended)
+        sender.enqueue([4], to: receiver.address)
+        sender.flush()
+        #expect(sender.statistics.sent == 7)
+        let received = receiver.collect(7)
+        #expect(received.map(\.bytes.count) == [3, 300, 300, 300, 300, 4, 1])
+        #expect(received.allSatisfy { $0.datagram.segmentCount == 1 })
+        #expect(received.dropFirst().prefix(5).map { $0.bytes[3] } == [0, 1, 2, 3, 4])
+    }
+
     /// A receiver that does not ask for trains gets plain datagrams.
     @Test(arguments: engines)
     func `a train reaches a plain receiver as datagrams`(engine: EngineKind) throws {
@@ -265,6 +290,46 @@ import Testing
         let received = receiver.collect(5).map(\.bytes)
         #expect(received == [Array(0..<10), Array(10..<20), Array(20..<30), Array(30..<40), Array(40..<45)])
         #expect(sender.statistics.sent == 5)
+    }
+}
+
+@Suite struct WholeDatagramTests {
+    @Test func `a socket leaves whole only where it is asked to`() throws {
+        let usual = try DatagramSocket(boundTo: SocketAddress(.v4Loopback, port: 0)).leavesWhole
+        #expect(!usual)
+        for address in [SocketAddress(.v4Loopback, port: 0), SocketAddress(.v6Any, port: 0)] {
+            let asked = try DatagramSocket(boundTo: address, options: .init(leavesWhole: true)).leavesWhole
+            #expect(asked)
+        }
+    }
+
+    /// A datagram and a train that are longer than the network takes arrive in fragments, and their neighbours as ever.
+    @Test(.enabled(if: mayMakeNetworks), arguments: engines)
+    func `what is too long to leave whole is fragmented`(engine: EngineKind) {
+        let ran = withNetworkOfItsOwn(mtu: 1500) {
+            do {
+                var sender = try Endpoint(
+                    engine, DatagramSocket(boundTo: SocketAddress(.v4Loopback, port: 0), options: .init(leavesWhole: true)),
+                    payloadCapacity: 8192, sendSlotSize: 8192)
+                var receiver = try Endpoint(engine, DatagramSocket(boundTo: SocketAddress(.v4Loopback, port: 0)), payloadCapacity: 8192)
+                sender.enqueue([1], to: receiver.address)
+                sender.enqueue([UInt8](repeating: 2, count: 3000), to: receiver.address)
+                sender.enqueue([3], to: receiver.address)
+                let appended = sender.outgoing.appendTrain(to: receiver.address, segmentSize: 2000) { packet in
+                    for _ in 0..<4100 { packet.append(UInt8(4)) }
+                }
+                #expect(appended)
+                sender.enqueue([5], to: receiver.address)
+                sender.flush()
+                // io_uring hears of a refusal last.
+                #expect(receiver.collect(7).map(\.bytes.count).sorted() == [1, 1, 1, 100, 2000, 2000, 3000])
+                #expect(sender.statistics.sent == 7)
+                #expect(sender.statistics.dropped == 0)
+                let stillWhole = sender.engine.remove(sender.socket).leavesWhole
+                #expect(stillWhole)
+            } catch { Issue.record(error) }
+        }
+        #expect(ran)
     }
 }
 

@@ -423,6 +423,8 @@ private let dtls: [UInt8] = [0x16, 0xFE, 0xFF, 0, 0]
         _ = bench.receive(bench.check(bench.mint()), client)
         let wait = bench.relay.nextDeadline.instant - bench.now
         #expect(wait > .seconds(10) && wait <= .milliseconds(11_100))
+        // Flows alone wake up nobody.
+        #expect(bench.relay.promptDeadline.instant == .never)
         bench.now = bench.relay.nextDeadline.instant
         bench.relay.advance(to: bench.now)
         #expect(bench.flowCount == 0)
