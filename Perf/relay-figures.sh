@@ -10,8 +10,8 @@ rounds="${ROUNDS:-7}"
 milliseconds="${MILLISECONDS:-500}"
 rows="${ROWS:-instructions saturation up echo even hops rate latency memory workers bad flood}"
 common="--rounds $rounds --milliseconds $milliseconds${REALTIME:+ --realtime yes}"
-relays=relay
-.build/release/swiftlet-relay --help | grep -q gather-us && relays="relay+gather-us=0,relay+gather-us=500"
+# As it is by default, and without the adaptive gather.
+relays=relay,relay+gather-us=0
 peers=nginx,coturn
 
 bench() { "$program" bench "$@" $common; }

@@ -14,7 +14,7 @@ public enum TransceiverSource: Sendable, Equatable {
 public enum IOChoice: String, CaseIterable, Sendable {
     case epoll
     case ring = "io_uring"
-    /// What was measured to be cheaper (Perf/RESULTS.md).
+    /// For a relay what was measured to cost less (Perf/RESULTS.md), for a transceiver io_uring where the kernel lets us.
     case auto
 
     /// `uring` is a second spelling of `io_uring`.

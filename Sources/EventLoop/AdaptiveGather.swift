@@ -57,7 +57,7 @@ public struct AdaptiveGather: Sendable {
     /// What to do in a turn that began at `now` with datagrams of clients, after a sleep of `asleep`: until when to let more come first.
     public func pause(afterSleep asleep: Interval, at now: Instant) -> Instant? {
         guard isBursty, expected >= Self.fewest, Self.sleeps.contains(asleep) else { return nil }
-        return now + Interval(nanoseconds: longest.nanoseconds / 4)
+        return now + Interval(nanoseconds: longest.nanoseconds / 5)
     }
 
     /// A datagram sees on average `squares / single` others in its turn. Where datagrams come one by one, independently, that is as many as
