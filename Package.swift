@@ -108,7 +108,7 @@ let package = Package(
             name: "swiftlet",
             dependencies: [
                 "Primitives", "Crypto", "RoutingHint", "Trunk", "STUN", "EventLoop", "Telemetry", "Configuration", "HTTP", "Simulation",
-                "RelayCore", "Audio", "CBench",
+                "RelayCore", "Audio", "SRTP", "CBench",
             ], path: "Sources/swiftlet", swiftSettings: shell),
         .executableTarget(
             name: "audio-bench", dependencies: ["Primitives", "Audio", "COpus"], path: "Perf/AudioBench", swiftSettings: shell),
@@ -133,7 +133,7 @@ let package = Package(
         .testTarget(
             name: "RelayTests", dependencies: ["RelayCore", "RoutingHint", "Trunk", "STUN", "Crypto", "TestSupport"], exclude: ["Vectors"],
             swiftSettings: shell),
-        .testTarget(name: "DTLSTests", dependencies: ["DTLS", "Crypto", "COpenSSL", "TestSupport"], swiftSettings: shell),
+        .testTarget(name: "DTLSTests", dependencies: ["DTLS", "Crypto", "CLinux", "COpenSSL", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "TLSTests", dependencies: ["TLS", "Backend", "Realtime", "HTTP", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "SRTPTests", dependencies: ["SRTP", "Crypto", "COpenSSL", "CLinux", "TestSupport"], swiftSettings: shell),
         .testTarget(name: "AudioTests", dependencies: ["Audio", "RTP", "TestSupport"], swiftSettings: shell),

@@ -77,8 +77,9 @@ def main():
         print("| loss | pattern | jitter | repair | concealed frames | delay | sent again | kbit/s | STOI | PESQ |")
         print("|---|---|---|---|---|---|---|---|---|---|")
         worst = 0.0
-        for jitter in (30,) if quick else (30, 80):
-            for loss in (10,) if quick else (0, 5, 10, 20):
+        given = lambda name, usual: [int(text) for text in os.environ[name].split(",")] if name in os.environ else usual
+        for jitter in given("JITTER", [30] if quick else [30, 80]):
+            for loss in given("LOSS", [10] if quick else [0, 5, 10, 20]):
                 for pattern in ("random", "burst") if loss else ("random",):
                     for name, flags in REPAIRS if loss == 10 else REPAIRS[:4] + REPAIRS[-1:] if loss else REPAIRS[:1]:
                         line = subprocess.run(

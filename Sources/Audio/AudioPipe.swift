@@ -71,7 +71,7 @@ public struct AudioPipe: ~Copyable {
     private var splice: Splice
     private var assembler: FrameAssembler
     private var isQuiet = true
-    /// Samples at 48 kHz handed out as packets.
+    /// Samples at 48 kHz handed out.
     private var passedOn = 0
     private var now = Instant.zero
 
@@ -97,8 +97,8 @@ public struct AudioPipe: ~Copyable {
     /// Whether the caller speaks, as far as voice activity knows.
     public private(set) var isSpeaking = false
 
-    /// Milliseconds of PCM that have been taken.
-    public var milliseconds: Int { assembler.framesTaken * 20 }
+    /// Milliseconds that have been taken, as PCM or as packets.
+    public var milliseconds: Int { passedOn / 48 }
 
     /// Takes effect with the next frame; nil switches voice activity off. What was going on is forgotten when it is switched on again.
     public mutating func setVoiceActivity(_ settings: VoiceActivity.Settings?) {
@@ -177,12 +177,13 @@ public struct AudioPipe: ~Copyable {
             guard decodeNext() else { return nil }
         }
         let taken = assembler.take(into: &frame)
+        passedOn += MediaClock.frame
         judge(frame.span, isMissing: taken.isMissing)
         return taken
     }
 
-    /// Appends the next stretch as it came to `output`, which must have room for 1,500 bytes; nil when nothing is due. In place of `nextFrame`, never
-    /// beside it. Only for voice activity anything is decoded.
+    /// Appends the next stretch as it came to `output`, which must have room for 1,500 bytes; nil when nothing is due. In place of `nextFrame`: whoever
+    /// changes over loses less than 20 ms. Only for voice activity anything is decoded.
     public mutating func nextPacket(into output: inout OutputRawSpan) -> AudioPacket? {
         while let (frame, byteCount) = Self.take(from: &jitter, into: &packet, at: now, quiet: isQuiet) {
             if voice != nil {

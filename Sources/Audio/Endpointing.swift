@@ -101,8 +101,8 @@ public struct SilenceEndpointing: EndpointPolicy {
     }
 
     private mutating func stop(at now: Int) -> VoiceActivityEvent? {
-        // One probable hop alone is a click.
-        if (probable & 0b1_1111).nonzeroBitCount >= 3 { lastSpeech = now }
+        // One probable hop alone is a click. Silence begins behind the last of several, not when that is known.
+        if (probable & 0b1_1111).nonzeroBitCount >= 3 { lastSpeech = now - probable.trailingZeroBitCount * 10 }
         guard now - lastSpeech >= min(max(settings.silenceDurationMilliseconds, 10), 10_000) else { return nil }
         isSpeaking = false
         probable = 0

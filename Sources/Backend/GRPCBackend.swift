@@ -55,6 +55,8 @@ public struct GRPCBackend: ~Copyable {
     var fromBackend: Resampler?
     /// Of the open stream.
     var inputRate = GRPCBackend.rate
+    /// The backend decodes by itself.
+    var takesOpus = false
     var outputRate = GRPCBackend.rate
     /// Samples of the stream at the backend's rate, and those of them at the end that were thrown away and not yet told.
     var position: UInt64 = 0
@@ -214,7 +216,7 @@ extension GRPCBackend {
     }
 
     /// The backend is ready: what was said before it was goes out.
-    mutating func greet(inputRate: Int, outputRate: Int) {
+    mutating func greet(inputRate: Int, outputRate: Int, takesOpus: Bool) {
         guard case .greeting = phase else { return }
         phase = .open
         counters.connections += 1
@@ -222,6 +224,7 @@ extension GRPCBackend {
         hasToldOutage = false
         isResumed = true
         self.inputRate = inputRate
+        self.takesOpus = takesOpus
         self.outputRate = outputRate
         toBackend = inputRate == Self.rate ? nil : Resampler(from: Self.rate, to: inputRate)
         fromBackend = outputRate == Self.rate ? nil : Resampler(from: outputRate, to: Self.rate)
@@ -255,6 +258,7 @@ extension GRPCBackend {
         pendingBytes = 0
         position = 0
         lost = 0
+        takesOpus = false
         toBackend = nil
         fromBackend = nil
         spokenResponse = ""

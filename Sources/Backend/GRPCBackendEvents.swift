@@ -114,7 +114,7 @@ extension GRPCBackend {
 
     private mutating func hear(_ message: GRPCServerMessage) {
         switch message {
-        case .ready(let inputRate, let outputRate): greet(inputRate: inputRate, outputRate: outputRate)
+        case .ready(let inputRate, let outputRate, let opus): greet(inputRate: inputRate, outputRate: outputRate, takesOpus: opus)
         case .responseStarted(let response): _ = isAlive(response)
         case .audio(let response, let pcm): if isAlive(response) { hear(pcm) }
         case .transcriptDelta(let response, let text): if isAlive(response) { events.append(.transcriptDelta(text)) }

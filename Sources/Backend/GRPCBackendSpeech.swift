@@ -20,6 +20,31 @@ extension GRPCBackend {
         }
     }
 
+    /// The backend wants the caller's Opus as it came: `hear(packet:…)` takes the place of `hear` until this changes.
+    public var wantsPackets: Bool { isOpen && takesOpus }
+
+    /// Takes the next stretch of the caller's Opus, gapless.
+    /// - Parameters:
+    ///   - packet: empty where nothing came.
+    ///   - samples: at 48 kHz.
+    ///   - isLost: there was a packet, and it got lost.
+    public mutating func hear(packet: RawSpan, samples: Int, isLost: Bool) {
+        heardSamples += samples * Self.rate / 48_000
+        guard wantsPackets else { return }
+        let length = UInt64(samples * inputRate / 48_000)
+        let waiting = http?.waitingCount ?? 0
+        if waiting + packet.byteCount + 32 <= settings.outputBytes {
+            if lost > 0 { transmit(.audioLost(position: position - lost, samples: lost)) }
+            lost = 0
+            let bytes = (0..<packet.byteCount).map { packet.byte($0) }
+            transmit(.opus(bytes, position: position, samples: length, isLost: isLost))
+        } else {
+            counters.framesDropped += 1
+            lost += length
+        }
+        position += length
+    }
+
     /// The caller has begun to speak, so many milliseconds after the call's beginning.
     public mutating func speechStarted(milliseconds: Int) {
         let since = max(milliseconds * (Self.rate / 1000) - heardBefore, 0)

@@ -28,6 +28,8 @@ public enum GRPCClientMessage: Sendable, Equatable {
     case sessionStart(callID: String, GRPCSession, isResumed: Bool)
     case sessionUpdate(GRPCSession)
     case audio([Int16], position: UInt64, isConcealed: Bool)
+    /// A stretch of `samples` as it came; without bytes nothing came, because it got lost or because the caller's Opus sends nothing in silence.
+    case opus([UInt8], position: UInt64, samples: UInt64, isLost: Bool)
     case audioLost(position: UInt64, samples: UInt64)
     case turnStarted(position: UInt64)
     case turnCommitted(item: String)
@@ -56,6 +58,12 @@ public enum GRPCClientMessage: Sendable, Equatable {
             inner.write(1, samples.span)
             inner.write(2, position)
             inner.write(3, isConcealed)
+        case .opus(let bytes, let position, let samples, let isLost):
+            field = 3
+            inner.write(2, position)
+            inner.write(3, isLost)
+            inner.write(4, bytes)
+            inner.write(5, samples)
         case .audioLost(let position, let samples):
             field = 4
             inner.write(1, position)
@@ -99,7 +107,7 @@ public enum GRPCClientMessage: Sendable, Equatable {
 /// `ServerMessage`: what a backend says.
 public enum GRPCServerMessage: Sendable, Equatable {
     /// Samples a second, in and out.
-    case ready(inputRate: Int, outputRate: Int)
+    case ready(inputRate: Int, outputRate: Int, takesOpus: Bool)
     case responseStarted(response: String)
     /// 16-bit little-endian PCM, at this place of the message's own bytes; a whole number of samples.
     case audio(response: String, pcm: Range<Int>)
@@ -140,12 +148,14 @@ public enum GRPCServerMessage: Sendable, Equatable {
         // No message has more than four fields.
         var texts = (String(), String(), String(), String())
         var rates: (UInt64, UInt64) = (0, 0)
+        var takesOpus: UInt64 = 0
         var pcm = range.lowerBound..<range.lowerBound
         var reader = ProtobufReader(inner)
         while let (number, value) = try reader.next() {
             switch (field, number) {
             case (1, 1): rates.0 = try value.number()
             case (1, 2): rates.1 = try value.number()
+            case (1, 3): takesOpus = try value.number()
             case (3, 2):
                 let place = try value.range()
                 pcm = (range.lowerBound + place.lowerBound)..<(range.lowerBound + place.upperBound)
@@ -159,7 +169,7 @@ public enum GRPCServerMessage: Sendable, Equatable {
             }
         }
         switch field {
-        case 1: return .ready(inputRate: try rate(rates.0), outputRate: try rate(rates.1))
+        case 1: return .ready(inputRate: try rate(rates.0), outputRate: try rate(rates.1), takesOpus: takesOpus != 0)
         case 2: return .responseStarted(response: texts.0)
         case 3:
             guard pcm.count.isMultiple(of: 2) else { throw .type }

@@ -112,6 +112,12 @@ struct ProtobufWriter {
         bytes += text.utf8
     }
 
+    mutating func write(_ field: UInt64, _ data: [UInt8]) {
+        guard !data.isEmpty else { return }
+        lengthed(field, data.count)
+        bytes += data
+    }
+
     /// 16-bit little-endian PCM.
     mutating func write(_ field: UInt64, _ samples: Span<Int16>) {
         guard !samples.isEmpty else { return }

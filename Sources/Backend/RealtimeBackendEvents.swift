@@ -58,6 +58,10 @@ extension RealtimeBackend {
         case "error": hearError(event)
         case "conversation.item.input_audio_transcription.completed":
             if let transcript = event["transcript"]?.string { events.append(.inputTranscript(transcript)) }
+        case "conversation.item.input_audio_transcription.delta":
+            if let delta = event["delta"]?.string { events.append(.inputTranscriptDelta(delta)) }
+        case "conversation.item.input_audio_transcription.failed":
+            events.append(.inputTranscriptFailed(message: String((event["error"]?["message"]?.string ?? "").prefix(500))))
         case "input_audio_buffer.speech_started":
             if leavesTurns, let time = milliseconds(event["audio_start_ms"]) { heard.append(.speechStarted(milliseconds: time)) }
         case "input_audio_buffer.speech_stopped":

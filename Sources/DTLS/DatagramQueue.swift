@@ -39,6 +39,13 @@ struct DatagramQueue {
         return false
     }
 
+    /// The same in no more memory than it needs.
+    func compacted() -> DatagramQueue {
+        var queue = DatagramQueue()
+        queue.storage = Array(storage[head...])
+        return queue
+    }
+
     private mutating func removeAll() {
         storage.removeAll(keepingCapacity: true)
         head = 0

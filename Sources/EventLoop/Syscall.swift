@@ -180,7 +180,20 @@ extension Syscall {
         }
         let number = errno
         if count >= 0 { return Int(count) }
+        if number == ENOSYS { return coarseEpollWait(epoll, events, capacity, timeout) }
         precondition(number == EINTR, "epoll_pwait2 failed: \(Errno(rawValue: number))")
+        return 0
+    }
+
+    /// In whole milliseconds, for kernels before 5.11, and under valgrind.
+    private static func coarseEpollWait(
+        _ epoll: CInt, _ events: UnsafeMutablePointer<epoll_event>, _ capacity: Int, _ timeout: timespec?
+    ) -> Int {
+        let milliseconds = timeout.map { CInt(clamping: $0.tv_sec * 1000 + ($0.tv_nsec + 999_999) / 1_000_000) } ?? -1
+        let count = epoll_wait(epoll, events, CInt(capacity), milliseconds)
+        let number = errno
+        if count >= 0 { return Int(count) }
+        precondition(number == EINTR, "epoll_wait failed: \(Errno(rawValue: number))")
         return 0
     }
     static func eventDescriptor() throws(Errno) -> CInt {

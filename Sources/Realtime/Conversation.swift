@@ -15,6 +15,10 @@ public enum BackendEvent: Sendable, Equatable {
     case functionCall(name: String, callID: String, arguments: String)
     /// What the caller said, for the item that was committed last.
     case inputTranscript(String)
+    /// The next piece of it, while it is still being made out.
+    case inputTranscriptDelta(String)
+    /// It could not be made out.
+    case inputTranscriptFailed(message: String)
     /// The backend has noticed that the caller wants to speak: what is being said ends, as when the caller speaks over it.
     case interrupted
     case responseDone
@@ -54,8 +58,15 @@ public enum ConversationAction: Sendable, Equatable {
 public struct Conversation: Sendable {
     /// Items kept; the oldest leave first. A voice call of an hour has a few hundred.
     public static let itemsMax = 512
-    /// Server events waiting for the transport. Beyond it the oldest are dropped, counted, and the client is told.
+    /// What all items may take together, in bytes of their JSON: some of them come from the client, as long as its messages may be.
+    public static let itemBytesMax = 4 << 20
+    /// Server events waiting for the transport, and their bytes. Beyond either the oldest are dropped, counted, and the client is told.
     public static let eventsMax = 512
+    public static let eventBytesMax = 2 << 20
+
+    /// What one response may bring: bytes of text and transcript together, and functions to call. A backend that says more has lost its way.
+    public static let answerBytesMax = 1 << 20
+    public static let functionCallsMax = 128
 
     public let id: String
     public let conversationID: String
@@ -64,12 +75,18 @@ public struct Conversation: Sendable {
     private let abilities: SessionObject.Abilities
     private let audio: AudioPath
     private var ids: IdentifierSource
-    private var items = ItemList(capacity: Conversation.itemsMax)
-    private var events: [JSONValue] = []
+    private var items = ItemList(capacity: Conversation.itemsMax, bytes: Conversation.itemBytesMax)
+    /// As JSON text, and how much of it there is.
+    private var events: [[UInt8]] = []
+    private var eventBytes = 0
+    /// Dropped events that the client was not told of.
+    private var dropsUntold = 0
     private var actions: [ConversationAction] = []
     private var response: OpenResponse?
     /// The response whose audio is leaving, or waits to; outlives `response`, because playout takes real time.
     private var playing: (response: String, item: String)?
+    /// The item that audio belongs to now.
+    private var speaking: String?
     private var spoke = false
     /// The item that the caller's present turn will become.
     private var turnItem: String?
@@ -113,10 +130,31 @@ public struct Conversation: Sendable {
     public mutating func nextAction() -> ConversationAction? { actions.isEmpty ? nil : actions.removeFirst() }
 
     /// The next server event as JSON text.
-    public mutating func nextEvent() -> [UInt8]? { events.isEmpty ? nil : events.removeFirst().utf8 }
+    public mutating func nextEvent() -> [UInt8]? {
+        guard !events.isEmpty else { return nil }
+        guard dropsUntold == 0 else { return tellOfDrops() }
+        let text = events.removeFirst()
+        eventBytes -= text.count
+        return text
+    }
+
+    private mutating func tellOfDrops() -> [UInt8] {
+        let error = APIError(
+            type: "server_error", code: "events_dropped",
+            message: "\(dropsUntold) events were dropped before this one, because they were not read as fast as they were made.")
+        dropsUntold = 0
+        return event("error", ["error": error.json()]).utf8
+    }
+
     public var hasEvents: Bool { !events.isEmpty }
     public var eventCount: Int { events.count }
     public var hasActions: Bool { !actions.isEmpty }
+
+    /// Counts audio of the answer that goes to the caller, or waits to.
+    public mutating func noteOutput(milliseconds: Int) {
+        guard let speaking else { return }
+        items.addAudio(milliseconds, to: speaking)
+    }
 
     /// Counts audio that arrived for the input buffer.
     public mutating func noteInput(milliseconds: Int) { inputMilliseconds = min(inputMilliseconds + milliseconds, 86_400_000) }
@@ -133,6 +171,23 @@ struct OpenResponse: Sendable {
     var text = ""
     var audioStarted = false
     var output: [JSONValue] = []
+    private var bytes = 0
+
+    /// Counts what an event adds; false when that is too much.
+    mutating func hasRoom(for event: BackendEvent) -> Bool {
+        switch event {
+        case .transcriptDelta(let text), .textDelta(let text): bytes += text.utf8.count
+        case .functionCall(let name, let callID, let arguments): bytes += name.utf8.count + callID.utf8.count + arguments.utf8.count
+        default: break
+        }
+        return bytes <= Conversation.answerBytesMax && output.count < Conversation.functionCallsMax
+    }
+
+    init(id: String, parameters: JSONValue, modalities: [String]) {
+        self.id = id
+        self.parameters = parameters
+        self.modalities = modalities
+    }
 }
 
 // MARK: - From the client
@@ -191,6 +246,10 @@ extension Conversation {
             guard item.isAssistantMessage else {
                 throw APIError(code: "invalid_value", message: "Only an assistant's message can be truncated.", param: "item_id")
             }
+            if let length = item.audioMilliseconds, end > length {
+                throw APIError(
+                    code: "invalid_value", message: "Audio content of \(length)ms is already shorter than \(end)ms.", param: "audio_end_ms")
+            }
             truncate(id, contentIndex: index, at: end)
         case .responseCreate(let parameters):
             if let response {
@@ -199,7 +258,9 @@ extension Conversation {
                     message: "Conversation already has an active response in progress: \(response.id). Wait until it is done, or cancel it."
                 )
             }
-            startResponse(parameters ?? [:])
+            let asked = parameters ?? [:]
+            try ResponseParameters.check(asked)
+            startResponse(asked)
         case .responseCancel(let id):
             guard let response, id == nil || id == response.id else {
                 throw APIError(code: "response_cancel_not_active", message: "Cancellation failed: no active response found.")
@@ -208,8 +269,8 @@ extension Conversation {
         }
     }
 
-    private func unknownItem(_ id: String) -> APIError {
-        APIError(code: "item_not_found", message: "There is no item '\(id.prefix(64))' in this conversation.", param: "item_id")
+    private func unknownItem(_ id: String, param: String = "item_id") -> APIError {
+        APIError(code: "item_not_found", message: "There is no item '\(id.prefix(64))' in this conversation.", param: param)
     }
 
     private mutating func createItem(_ value: JSONValue, after: String?) throws(APIError) {
@@ -217,7 +278,7 @@ extension Conversation {
         guard items[item.id] == nil else {
             throw APIError(code: "item_already_exists", message: "An item '\(item.id)' is already there.", param: "item.id")
         }
-        if let after, after != "root", items[after] == nil { throw unknownItem(after) }
+        if let after, after != "root", items[after] == nil { throw unknownItem(after, param: "previous_item_id") }
         let previous = items.insert(item, after: after)
         actions.append(.itemCreated(item.json))
         announce(item, previous: previous)
@@ -245,7 +306,7 @@ extension Conversation {
             turnItem = item
             emit("input_audio_buffer.speech_stopped", ["audio_end_ms": .integer(Int64(milliseconds)), "item_id": .string(item)])
             commitTurn()
-            if session.turnDetection.createsResponse, response == nil { startResponse([:]) }
+            if session.turnDetection.createsResponse, session.answers, response == nil { startResponse([:]) }
         case .idleTimeout(let start, let end):
             let item = turnItem ?? ids.make("item")
             turnItem = item
@@ -253,7 +314,7 @@ extension Conversation {
                 "input_audio_buffer.timeout_triggered",
                 ["audio_start_ms": .integer(Int64(start)), "audio_end_ms": .integer(Int64(end)), "item_id": .string(item)])
             commitTurn()
-            if response == nil { startResponse([:]) }
+            if session.answers, response == nil { startResponse([:]) }
         }
     }
 
@@ -298,28 +359,21 @@ extension Conversation {
             push(value)
             return
         }
-        if case .inputTranscript(let text) = event {
-            guard let item = lastCommitted else { return }
-            items.setTranscript(text, of: item)
-            emit(
-                "conversation.item.input_audio_transcription.completed",
-                ["item_id": .string(item), "content_index": 0, "transcript": .string(text)])
-            return
-        }
+        if takeTranscription(event) { return }
         if case .interrupted = event { return interrupt() }
-        if case .failed(let message) = event {
-            let error = APIError(type: "server_error", code: "backend_failed", message: message)
-            emit("error", ["error": error.json()])
-            if let open = response { finish(open, status: "failed", details: ["type": "failed", "error": error.json()]) }
-            return
-        }
+        if case .failed(let message) = event { return fail(message) }
         // What a backend still says after its response was cancelled is late, not wrong.
         guard var open = response else { return }
+        guard open.hasRoom(for: event) else {
+            actions.append(.cancelResponse)
+            return fail("The backend says more in one response than this server keeps.")
+        }
         switch event {
         case .audioStarted:
             openPart(&open, audio: true)
             open.audioStarted = true
             spoke = true
+            speaking = open.item
             if audio == .onTrack { playing = (open.id, open.item ?? "") }
             response = open
         case .transcriptDelta(let text):
@@ -336,8 +390,36 @@ extension Conversation {
             callFunction(&open, name: name, callID: callID, arguments: arguments)
             response = open
         case .responseDone: finish(open, status: "completed", details: .null)
-        case .inputTranscript, .interrupted, .failed, .passThrough: break
+        case .inputTranscript, .inputTranscriptDelta, .inputTranscriptFailed, .interrupted, .failed, .passThrough: break
         }
+    }
+
+    private mutating func fail(_ message: String) {
+        let error = APIError(type: "server_error", code: "backend_failed", message: message)
+        emit("error", ["error": error.json()])
+        if let open = response { finish(open, status: "failed", details: ["type": "failed", "error": error.json()]) }
+    }
+
+    /// What is said of the caller's words; false when the event is about something else.
+    private mutating func takeTranscription(_ event: BackendEvent) -> Bool {
+        let name: String
+        let body: (String, JSONValue)
+        switch event {
+        case .inputTranscript(let text): (name, body) = ("completed", ("transcript", .string(text)))
+        case .inputTranscriptDelta(let text): (name, body) = ("delta", ("delta", .string(text)))
+        case .inputTranscriptFailed(let message):
+            let error = APIError(type: "transcription_error", code: "audio_unintelligible", message: message)
+            (name, body) = ("failed", ("error", error.json()))
+        default: return false
+        }
+        guard let item = lastCommitted else { return true }
+        if case .inputTranscript(let text) = event { items.setTranscript(text, of: item) }
+        var object = JSONObject()
+        object["item_id"] = .string(item)
+        object["content_index"] = 0
+        object[body.0] = body.1
+        emit("conversation.item.input_audio_transcription.\(name)", .object(object))
+        return true
     }
 
     /// The item and its content part, once, with the first output.
@@ -363,18 +445,25 @@ extension Conversation {
     }
 
     private mutating func callFunction(_ open: inout OpenResponse, name: String, callID: String, arguments: String) {
-        let item = ConversationItem(functionCall: ids.make("item"), name: name, callID: callID, arguments: arguments)
+        var item = ConversationItem(functionCall: ids.make("item"), name: name, callID: callID)
         let index = JSONValue.integer(Int64(open.output.count + (open.item == nil ? 0 : 1)))
         let previous = items.insert(item, after: nil)
-        let head: JSONValue = ["response_id": .string(open.id), "output_index": index, "item": item.json]
-        emit("response.output_item.added", head)
+        emit("response.output_item.added", ["response_id": .string(open.id), "output_index": index, "item": item.json])
         emit("conversation.item.added", ["previous_item_id": previous.map { .string($0) } ?? .null, "item": item.json])
         let call: JSONValue = [
             "response_id": .string(open.id), "item_id": .string(item.id), "output_index": index, "call_id": .string(callID),
             "name": .string(name), "arguments": .string(arguments),
         ]
+        let delta: JSONValue = [
+            "response_id": .string(open.id), "item_id": .string(item.id), "output_index": index, "call_id": .string(callID),
+            "delta": .string(arguments),
+        ]
+        // Backends say the arguments in one piece.
+        emit("response.function_call_arguments.delta", delta)
         emit("response.function_call_arguments.done", call)
-        emit("response.output_item.done", head)
+        item.complete(arguments: arguments)
+        items.replace(item)
+        emit("response.output_item.done", ["response_id": .string(open.id), "output_index": index, "item": item.json])
         emit("conversation.item.done", ["previous_item_id": previous.map { .string($0) } ?? .null, "item": item.json])
         open.output.append(item.json)
     }
@@ -434,7 +523,9 @@ extension Conversation {
         }
     }
 
+    /// The text goes, too: nobody knows how much of it was heard, and nothing may stay that was not.
     private mutating func truncate(_ item: String, contentIndex: Int, at milliseconds: Int) {
+        items.truncate(item, at: milliseconds)
         actions.append(.truncated(item: item, audioEndMilliseconds: milliseconds))
         emit(
             "conversation.item.truncated",
@@ -456,10 +547,13 @@ extension Conversation {
     }
 
     private mutating func push(_ event: JSONValue) {
-        if events.count >= Self.eventsMax {
-            events.removeFirst()
+        let text = event.utf8
+        while !events.isEmpty, events.count >= Self.eventsMax || eventBytes + text.count > Self.eventBytesMax {
+            eventBytes -= events.removeFirst().count
             eventsDropped += 1
+            dropsUntold += 1
         }
-        events.append(event)
+        eventBytes += text.count
+        events.append(text)
     }
 }

@@ -5,6 +5,10 @@ struct ConversationItem: Sendable, Equatable {
     let id: String
     var status: String
     private var body: JSONObject
+    /// About what it takes in memory, in bytes.
+    private(set) var size = 0
+    /// How long its audio is; nil where it has none that was made here.
+    var audioMilliseconds: Int?
 
     var json: JSONValue {
         var object = JSONObject()
@@ -28,10 +32,11 @@ struct ConversationItem: Sendable, Equatable {
         self.init(id: id, status: "in_progress", ["type": "message", "role": "assistant", "content": []])
     }
 
-    init(functionCall id: String, name: String, callID: String, arguments: String) {
+    /// A call that has just begun.
+    init(functionCall id: String, name: String, callID: String) {
         self.init(
-            id: id, status: "completed",
-            ["type": "function_call", "name": .string(name), "call_id": .string(callID), "arguments": .string(arguments)])
+            id: id, status: "in_progress",
+            ["type": "function_call", "name": .string(name), "call_id": .string(callID), "arguments": ""])
     }
 
     /// An item that a client sends in `conversation.item.create`.
@@ -69,7 +74,10 @@ struct ConversationItem: Sendable, Equatable {
         self.id = id
         self.status = status
         self.body = body.object ?? JSONObject()
+        measure()
     }
+
+    private mutating func measure() { size = id.utf8.count + JSONValue.object(body).utf8.count }
 
     private static func content(_ value: JSONValue?) throws(APIError) -> JSONValue {
         guard let parts = value?.array else { throw .wrongType("item.content", expected: "an array") }
@@ -91,25 +99,53 @@ struct ConversationItem: Sendable, Equatable {
         let part: JSONValue =
             transcript.map { ["type": "output_audio", "transcript": .string($0)] } ?? ["type": "output_text", "text": .string(text)]
         body["content"] = [part]
+        measure()
+    }
+
+    mutating func complete(arguments: String) {
+        status = "completed"
+        body["arguments"] = .string(arguments)
+        measure()
     }
 
     mutating func setTranscript(_ text: String) {
         body["content"] = [["type": "input_audio", "transcript": .string(text)]]
+        measure()
+    }
+
+    /// Forgets what was said, and what is behind `milliseconds` of how.
+    mutating func truncate(at milliseconds: Int) {
+        audioMilliseconds = audioMilliseconds.map { min($0, milliseconds) }
+        guard let parts = body["content"]?.array else { return }
+        let kept = parts.map { part -> JSONValue in
+            guard var members = part.object, members["type"] == "output_audio" else { return part }
+            members["transcript"] = .null
+            return .object(members)
+        }
+        body["content"] = .array(kept)
+        measure()
     }
 }
 
-/// The items in their order; full, the oldest leaves.
+/// The items in their order; full, the oldest leave.
 struct ItemList: Sendable {
     private let capacity: Int
+    private let bytesMax: Int
     private var items: [ConversationItem] = []
+    private(set) var bytes = 0
 
-    init(capacity: Int) { self.capacity = capacity }
+    /// - Parameter bytes: what all may take together; one is kept even if it is larger.
+    init(capacity: Int, bytes: Int) {
+        self.capacity = capacity
+        bytesMax = bytes
+    }
 
     subscript(_ id: String) -> ConversationItem? { items.last { $0.id == id } }
 
     /// Inserts behind `after` (`"root"` is the front, nil the end) and tells the item before it.
     mutating func insert(_ item: ConversationItem, after: String?) -> String? {
-        if items.count >= capacity { items.removeFirst() }
+        while !items.isEmpty, items.count >= capacity || bytes + item.size > bytesMax { bytes -= items.removeFirst().size }
+        bytes += item.size
         var place = items.count
         if after == "root" { place = 0 }
         if let after, let index = items.firstIndex(where: { $0.id == after }) { place = index + 1 }
@@ -119,7 +155,7 @@ struct ItemList: Sendable {
 
     mutating func remove(_ id: String) -> Bool {
         guard let index = items.firstIndex(where: { $0.id == id }) else { return false }
-        items.remove(at: index)
+        bytes -= items.remove(at: index).size
         return true
     }
 
@@ -129,12 +165,23 @@ struct ItemList: Sendable {
     }
 
     mutating func complete(_ id: String, transcript: String?, text: String, status: String) {
-        guard let index = items.firstIndex(where: { $0.id == id }) else { return }
-        items[index].complete(transcript: transcript, text: text, status: status)
+        change(id) { $0.complete(transcript: transcript, text: text, status: status) }
     }
 
-    mutating func setTranscript(_ text: String, of id: String) {
-        guard let index = items.firstIndex(where: { $0.id == id }) else { return }
-        items[index].setTranscript(text)
+    mutating func setTranscript(_ text: String, of id: String) { change(id) { $0.setTranscript(text) } }
+    mutating func truncate(_ id: String, at milliseconds: Int) { change(id) { $0.truncate(at: milliseconds) } }
+    mutating func replace(_ item: ConversationItem) { change(item.id) { $0 = item } }
+
+    mutating func addAudio(_ milliseconds: Int, to id: String) {
+        // It is said 50 times a second, of the newest item.
+        guard let index = items.lastIndex(where: { $0.id == id }) else { return }
+        items[index].audioMilliseconds = (items[index].audioMilliseconds ?? 0) + milliseconds
+    }
+
+    private mutating func change(_ id: String, _ body: (inout ConversationItem) -> Void) {
+        guard let index = items.lastIndex(where: { $0.id == id }) else { return }
+        bytes -= items[index].size
+        body(&items[index])
+        bytes += items[index].size
     }
 }

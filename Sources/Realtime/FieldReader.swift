@@ -20,7 +20,8 @@ struct FieldReader {
         return members[field]
     }
 
-    mutating func string(_ field: String, maximum: Int = 65_536) throws(APIError) -> String? {
+    /// - Parameter maximum: bytes; without one, as many as a data channel's message has at most.
+    mutating func string(_ field: String, maximum: Int = 262_144) throws(APIError) -> String? {
         guard let value = value(field), !value.isNull else { return nil }
         guard let text = value.string else { throw .wrongType(name(field), expected: "a string") }
         guard text.utf8.count <= maximum else {

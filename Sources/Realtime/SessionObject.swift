@@ -70,6 +70,9 @@ public struct SessionObject: Sendable, Equatable {
 
     public init() {}
 
+    /// Whether the model says anything: a transcription session only listens.
+    public var answers: Bool { kind == "realtime" }
+
     /// What a backend can do beyond the minimum; decides what `session.update` may ask for.
     public struct Abilities: Sendable {
         public var semanticVAD: Bool

@@ -1,3 +1,4 @@
+import Audio
 import Backend
 import Primitives
 import Realtime
@@ -44,6 +45,19 @@ extension Agent {
         parrot?.hear(frame)
         remote?.hear(frame)
         grpc?.hear(frame, isConcealed: isConcealed)
+    }
+
+    /// Whether the caller's Opus is wanted as it comes, in place of frames.
+    var wantsPackets: Bool {
+        switch grpc {
+        case .some(let grpc): grpc.wantsPackets
+        case .none: false
+        }
+    }
+
+    /// Takes a stretch of the caller's Opus; without bytes nothing came.
+    mutating func hear(packet: RawSpan, _ facts: AudioPacket) {
+        grpc?.hear(packet: packet, samples: facts.samples, isLost: facts.content == .lost)
     }
 
     /// The caller's turn has begun, so many milliseconds after the first frame.

@@ -22,7 +22,9 @@ struct Dialogue: ~Copyable {
 
     private var conversation: Conversation
     private var agent: Agent
+    /// Made for the first packet: a client that says nothing costs no decoder.
     private var ear: AudioPipe?
+    private let hearsPackets: Bool
     private var mouth: PlayoutQueue?
     private var wire: EventAudio?
     /// The client does not read as fast as the answer is said.
@@ -34,6 +36,8 @@ struct Dialogue: ~Copyable {
     /// How often a caller's speech was let in over an answer.
     private(set) var interruptions = 0
     private var idle: IdleWatch?
+    /// At 48 kHz: less than a millisecond of what was passed on.
+    private var packetSamples = 0
 
     /// Since when nobody has said anything.
     private struct IdleWatch {
@@ -50,9 +54,15 @@ struct Dialogue: ~Copyable {
         case none
     }
 
-    /// - Parameter callID: `rtc_…`; without one the backend knows the call by its session's name.
-    init(session: SessionObject, backend: BackendChoice, audio: AudioPath, callID: String? = nil, seed: UInt64, at now: Instant) {
+    /// - Parameters:
+    ///   - opus: how the client likes what it hears.
+    ///   - callID: `rtc_…`; without one the backend knows the call by its session's name.
+    init(
+        session: SessionObject, backend: BackendChoice, audio: AudioPath, opus: OpusWishes = OpusWishes(), callID: String? = nil,
+        seed: UInt64, at now: Instant
+    ) {
         var random = SeededGenerator(seed: seed)
+        hearsPackets = audio == .packets
         agent = Agent(backend, seed: random.next(), at: now)
         conversation = Conversation(
             session: session, abilities: agent.abilities, audio: audio == .events ? .inEvents : .onTrack, seed: random.next())
@@ -60,11 +70,7 @@ struct Dialogue: ~Copyable {
         if audio == .events { wire = EventAudio(session) }
         if audio != .none { agent.perform(.sessionChanged, session: session, at: now) }
         guard audio == .packets else { return }
-        var settings = AudioPipe.Settings()
-        settings.rate = Agent.rate
-        settings.voiceActivity = VoiceActivity.Settings(session.turnDetection)
-        ear = AudioPipe(settings)
-        mouth = PlayoutQueue(timestamp: UInt32(truncatingIfNeeded: random.next()))
+        mouth = PlayoutQueue(encoder: OpusEncoder.Settings(opus), timestamp: UInt32(truncatingIfNeeded: random.next()))
     }
 }
 
@@ -95,6 +101,7 @@ extension Dialogue {
     mutating func receive(_ packet: RawSpan, header: RTPHeader, sequence: Int64, redundantType: UInt8?, at now: Instant)
         -> SessionDropReason?
     {
+        if ear == nil, hearsPackets { ear = makeEar() }
         let (timestamp, source) = (header.timestamp, header.ssrc)
         let arrival: JitterArrival?
         if let type = redundantType {
@@ -108,6 +115,13 @@ extension Dialogue {
         case .malformed: return .audioMalformed
         case .overflow: return .backendFull
         }
+    }
+
+    private func makeEar() -> AudioPipe {
+        var settings = AudioPipe.Settings()
+        settings.rate = Agent.rate
+        settings.voiceActivity = VoiceActivity.Settings(conversation.session.turnDetection)
+        return AudioPipe(settings)
     }
 
     /// What the client's reports say of what it hears.
@@ -132,6 +146,12 @@ extension Dialogue {
         ear?.advance(to: now)
         agent.advance(to: now)
         settle(at: now)
+        if ear != nil, agent.wantsPackets { passOnPackets(at: now) } else { hearFrames(at: now) }
+        settle(at: now)
+        watchIdleness(at: now)
+    }
+
+    private mutating func hearFrames(at now: Instant) {
         var frame = InlineArray<480, Int16>(repeating: 0)
         // Bounded: a client may send a minute of audio in one event, and others wait for this thread.
         for _ in 0..<Self.framesPerTurn {
@@ -141,8 +161,29 @@ extension Dialogue {
             agent.hear(frame.span, isConcealed: isConcealed)
             hearTurns(at: now)
         }
-        settle(at: now)
-        watchIdleness(at: now)
+    }
+
+    /// For a backend that decodes by itself.
+    private mutating func passOnPackets(at now: Instant) {
+        for _ in 0..<Self.framesPerTurn {
+            guard let samples = Self.passOnPacket(from: &ear, to: &agent) else { return }
+            packetSamples += samples
+            conversation.noteInput(milliseconds: packetSamples / 48)
+            packetSamples %= 48
+            hearTurns(at: now)
+        }
+    }
+
+    /// The samples of it at 48 kHz, nil when none is due.
+    private static func passOnPacket(from ear: inout AudioPipe?, to agent: inout Agent) -> Int? {
+        withUnsafeTemporaryAllocation(byteCount: 1_500, alignment: 8) { buffer in
+            var output = OutputRawSpan(buffer: buffer, initializedCount: 0)
+            let packet = ear?.nextPacket(into: &output)
+            let count = output.finalize(for: buffer)
+            guard let packet else { return nil }
+            agent.hear(packet: UnsafeRawBufferPointer(rebasing: buffer[..<count]).bytes, packet)
+            return packet.samples
+        }
     }
 
     /// The next 20 ms of the caller, from wherever they come: whether some of it is concealed loss; nil when there are none.
@@ -258,6 +299,7 @@ extension Dialogue {
         // The events that announce a frame come first: they name the item that it belongs to.
         while let event = agent.nextEvent() { hearAgent(event) }
         _ = mouth?.append(frame.span, item: item)
+        conversation.noteOutput(milliseconds: 20)
         if let delta = wire?.say(frame.span) { conversation.say(audio: delta) }
         return true
     }
@@ -294,6 +336,19 @@ extension Dialogue {
     }
 
     var hasEvents: Bool { conversation.hasEvents }
+
+    /// Whether another event of the client should be taken now: not while the answers to earlier ones wait.
+    var takesClientEvents: Bool { conversation.eventCount < Self.eventsBeforePause }
+
+    /// An event was longer than the client takes, and did not leave.
+    mutating func noteUnsendable(byteCount: Int) {
+        // The error itself always fits, unless the client takes next to nothing: then it is not told of that, too.
+        guard byteCount > 1_024 else { return }
+        conversation.report(
+            APIError(
+                type: "server_error", code: "event_too_large",
+                message: "An event of \(byteCount) bytes was not sent: it is longer than the client's 'a=max-message-size' allows."))
+    }
 
     /// `session.created`, for somebody who comes later than the client.
     mutating func greeting() -> [UInt8] { conversation.greeting() }

@@ -113,11 +113,14 @@ extension EventChannel {
         return nil
     }
 
+    /// There is a channel that events can go over, if not now.
+    var isOpen: Bool { channel != nil && !isOver }
+
     /// Whether an event could be sent now. Not so while the buffer is full: then the owner keeps its events, and their bound.
     var takesText: Bool { channel != nil && !isOver && sctp.bufferedAmount < Self.bufferMax }
     private static let bufferMax = 262_144
 
-    /// Sends one event; false when it must be kept.
+    /// Sends one event; false when it is longer than the client takes, or there is nobody to take it. Ask `takesText` before.
     mutating func send(_ text: [UInt8]) -> Bool {
         guard let channel else { return false }
         return sctp.send(text.span.bytes, isBinary: false, on: channel) == .sent

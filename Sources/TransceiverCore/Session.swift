@@ -72,7 +72,8 @@ struct Session: ~Copyable {
             path = .none
         }
         dialogue = Dialogue(
-            session: parameters.session, backend: settings.backend, audio: path, callID: parameters.callID, seed: random.next(), at: now)
+            session: parameters.session, backend: settings.backend, audio: path, opus: parameters.audio?.opus ?? OpusWishes(),
+            callID: parameters.callID, seed: random.next(), at: now)
         dataChannel = parameters.dataChannel
     }
 
@@ -126,7 +127,11 @@ extension Session {
             return .mediaBeforeKeys
         }
         ice.noteReceived(datagram.byteCount, on: path)
-        switch media!.receive(&datagram, at: now) {
+        let heard = media!.receive(&datagram, at: now)
+        if case .refused(let reason) = heard { return reason }
+        // Authentic media: the client has its keys. Where there are no channels, DTLS has nothing left to do.
+        if dataChannel == nil { dtls.release() }
+        switch heard {
         case .refused(let reason): return reason
         case .ignored(let reason):
             ice.noteAuthenticated(on: path, isNewest: false, at: now)
@@ -238,21 +243,34 @@ extension Session {
 
     /// Events from the client to the dialogue, and from the dialogue to the client.
     private mutating func converse(at now: Instant) {
-        while let event = channel?.nextEvent() {
-            switch event {
-            case .opened: dialogue.begin()
-            case .text(let text): dialogue.receive(clientEvent: text.span.bytes)
-            case .ignored: break
+        repeat {
+            // What a client does not read the answers to stays in its channel, whose window then closes.
+            while takesClientEvents, let event = channel?.nextEvent() {
+                switch event {
+                case .opened: dialogue.begin()
+                case .text(let text): dialogue.receive(clientEvent: text.span.bytes)
+                case .ignored: break
+                }
             }
+            let wasFull = !takesClientEvents
+            dialogue.advance(to: now)
+            sendEvents(at: now)
+            guard wasFull else { return }
+        } while takesClientEvents
+    }
+
+    /// A channel that was closed is read in any case: it may be opened again, and only then can what waits leave.
+    private var takesClientEvents: Bool {
+        switch channel {
+        case .some(let channel): dialogue.takesClientEvents || !channel.isOpen
+        case .none: false
         }
-        dialogue.advance(to: now)
-        sendEvents(at: now)
     }
 
     private mutating func sendEvents(at now: Instant) {
         while takesEvents, let event = dialogue.nextEvent() {
             if isWatched { events.append(.said(event)) }
-            _ = channel?.send(event)
+            if channel?.send(event) == false { dialogue.noteUnsendable(byteCount: event.count) }
         }
         Self.transmitEvents(&channel, through: &dtls, at: now)
     }
@@ -277,6 +295,8 @@ extension Session {
         do {
             media = try MediaTransport(
                 keys: keys, engine: settings.srtpEngine, audio: audio, clock: settings.clock, seed: ~seed, at: now)
+            // The server's Finished is the last word of a handshake: a client needs nothing after it.
+            if dataChannel == nil, isDTLSClient { dtls.release() }
             if let dataChannel {
                 channel = EventChannel(dataChannel, isClientOfDTLS: isDTLSClient, at: now)
             }

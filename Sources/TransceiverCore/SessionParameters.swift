@@ -53,6 +53,8 @@ public struct AudioParameters: Sendable {
     public var transportSequenceExtension: UInt8?
     /// RTCP packets need not be compound (RFC 5506).
     public var reducedSizeRTCP = false
+    /// How the client likes its Opus.
+    public var opus = OpusWishes()
     /// Our own synchronisation source.
     public var ssrc: UInt32
     /// Our RTCP canonical name (RFC 7022: random, per call).

@@ -99,6 +99,7 @@ extension AudioParameters {
         retransmits = agreed.retransmits
         transportSequenceExtension = agreed.transportSequenceExtension
         reducedSizeRTCP = agreed.reducedSizeRTCP
+        opus = OpusWishes(parsing: agreed.opusParameters)
     }
 }
 

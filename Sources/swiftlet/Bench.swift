@@ -31,6 +31,7 @@ enum Bench {
         load, rate, memory, bad and flood
                whole programs under load, beside others: `swiftlet bench load --help`
         calls  whole calls through a relay to a transceiver: what setting up, keeping and speaking cost: `swiftlet bench calls --help`
+        srtp   protecting and unprotecting packets, beside libsrtp2: `swiftlet bench srtp --help`
         steady known flows through a relay that somebody else starts, kills and replaces: `swiftlet bench steady --help`
         hold   whole calls of a transceiver that somebody else drains or kills: `swiftlet bench hold --help`
 
@@ -53,6 +54,7 @@ enum Bench {
             case "bad": return try FloodBench.bad(rest)
             case "flood": return try FloodBench.flood(rest)
             case "calls": return try CallBench.run(rest)
+            case "srtp": return try SRTPBench.run(rest)
             case "steady": return try SteadyBench.run(rest)
             case "hold": return try HoldBench.run(rest)
             case "yardstick": return try yardstick(rest)

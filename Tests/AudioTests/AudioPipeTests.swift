@@ -5,6 +5,8 @@ import Testing
 
 private struct PipeRun {
     var pcm: [Int16] = []
+    /// When each event came.
+    var times: [Instant] = []
     var frames: [AudioFrame] = []
     var events: [VoiceActivityEvent] = []
     var statistics = JitterStatistics()
@@ -42,7 +44,10 @@ private func run(
             guard let taken = pipe.nextFrame(into: &span) else { break }
             result.frames.append(taken)
             result.pcm += frame
-            while let event = pipe.nextEvent() { result.events.append(event) }
+            while let event = pipe.nextEvent() {
+                result.events.append(event)
+                result.times.append(now)
+            }
         }
     }
     result.statistics = pipe.statistics
@@ -51,6 +56,24 @@ private func run(
 }
 
 @Suite struct `The audio pipe` {
+    /// From the caller's last sample to the end of the turn there are the silence that was asked for, and what packet, jitter buffer, codec and
+    /// detector take: the delay that a caller hears beside the network's. The buffer is as short as it gets once it knows the network.
+    @Test(arguments: [0.0, 45]) func `the end of a turn is noticed soon after its silence`(delay: Double) {
+        for tail in stride(from: 0, to: 960, by: 192) {
+            // In the middle of a syllable.
+            let spoken = voice(rate: 24_000, count: 16 * 24_000 + 3_000 + tail)
+            let heard = run(spoken + [Int16](repeating: 0, count: 36_000)) { _ in milliseconds(delay) }
+            guard heard.events.count == 2, let noticed = heard.times.last, case .speechStopped = heard.events[1] else {
+                Issue.record("\(heard.events)")
+                continue
+            }
+            // The stream's first packet is sent at `start`, with samples of the 20 ms before it.
+            let last = start - .milliseconds(20) + .microseconds(Int64(spoken.count) * 1_000_000 / 24_000)
+            let late = (noticed - last).milliseconds - Int64(delay) - 500
+            #expect(late >= 0 && late <= 85, "\(late) ms after the silence")
+        }
+    }
+
     @Test(arguments: [8_000, 16_000, 24_000, 44_100, 48_000])
     func `a tone comes through without a gap at every rate`(_ rate: Int) {
         var settings = AudioPipe.Settings()

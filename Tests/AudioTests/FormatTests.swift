@@ -127,6 +127,41 @@ private func collect(_ capacity: Int, _ body: (inout OutputRawSpan) -> Void) -> 
         }
     }
 
+    /// A backend that was reached late: frames until then, packets from then on, and one clock for both.
+    @Test func `frames may turn into packets in the middle, and back`() {
+        var encoder = OpusEncoder()
+        let packets = encoder.packets(voice(rate: 24_000, count: 48_000))
+        var settings = AudioPipe.Settings()
+        settings.voiceActivity = nil
+        var pipe = AudioPipe(settings)
+        var (frames, taken) = (0, 0)
+        for index in packets.indices {
+            let now = start + .milliseconds(Int64(index) * 20)
+            let packet = packets[index]
+            _ = pipe.receive(packet.span.bytes, sequence: Int64(index), timestamp: UInt32(index * 960), source: 1, at: now)
+            pipe.advance(to: now)
+            if (30..<60).contains(index) {
+                while true {
+                    var packet: AudioPacket?
+                    _ = collect(1_500) { packet = pipe.nextPacket(into: &$0) }
+                    guard let packet else { break }
+                    #expect(packet.milliseconds == 20 * (frames + taken) && packet.content == .packet)
+                    taken += 1
+                }
+            } else {
+                var frame = [Int16](repeating: 0, count: 480)
+                while true {
+                    var room = frame.mutableSpan
+                    guard pipe.nextFrame(into: &room) != nil else { break }
+                    frames += 1
+                }
+            }
+        }
+        #expect(taken == 30 && frames + taken >= packets.count - 5)
+        let milliseconds = pipe.milliseconds
+        #expect(milliseconds == 20 * (frames + taken))
+    }
+
     @Test func `a product's own rule decides where turns end`() {
         let signal = [Int16](repeating: 0, count: 4_800) + tone(300, rate: 24_000, count: 2_400) + [Int16](repeating: 0, count: 4_800)
         var detector = VoiceActivity()

@@ -1,4 +1,6 @@
+import CLinux
 import DTLS
+import Glibc
 import Primitives
 import TestSupport
 import Testing
@@ -39,6 +41,68 @@ import Testing
         let drop = call.client.receive([22, 254, 253], at: call.now)
         #expect(!late)
         #expect(drop == .closed)
+    }
+
+    /// Nothing comes or goes for a minute, again and again; what comes then is taken as ever.
+    @Test func `buffers that nobody uses are given back, and are there again when they are needed`() {
+        var call = Call()
+        for round in 0..<4 {
+            call.run()
+            let (client, server) = (call.client.nextDeadline, call.server.nextDeadline)
+            #expect(client == .never && server == .never)
+            call.now = call.now + .seconds(60)
+            let sent = round % 2 == 0 ? call.client.send(message(1000, 1)) : call.server.send(message(1000, 2))
+            #expect(sent)
+        }
+        call.run()
+        let (toServer, toClient) = (call.toServer, call.toClient)
+        #expect(toServer == [message(1000, 1), message(1000, 1)] && toClient == [message(1000, 2), message(1000, 2)])
+        call.client.close()
+        call.run()
+        let end = call.serverEvents.last
+        #expect(end == .closed)
+    }
+
+    /// A call without channels: after the keys there is nothing left to say but goodbye.
+    @Test func `what is released says goodbye all the same, and hears nothing more`() {
+        var call = Call()
+        call.run()
+        call.client.release()
+        call.client.release()
+        let sent = call.client.send([1])
+        let drop = call.client.receive([22, 254, 253, 0, 1, 0, 0, 0, 0, 0, 9, 0, 1, 0], at: call.now)
+        let (isEstablished, deadline, early) = (call.client.isEstablished, call.client.nextDeadline, call.client.flight())
+        #expect(!sent && drop == .closed && isEstablished && deadline == .never && early.isEmpty)
+        call.client.close()
+        call.run()
+        let (client, server) = (call.clientEvents.dropFirst(), call.serverEvents.dropFirst())
+        #expect(client.isEmpty && Array(server) == [.closed])
+    }
+
+    @Test func `nothing is released before the handshake is over`() {
+        var call = Call()
+        call.client.release()
+        call.server.release()
+        call.run()
+        let (client, server) = (call.clientEvents.count, call.serverEvents.count)
+        #expect(client == 1 && server == 1)
+    }
+
+    @Test func `a quiet association holds 60 KB, a released one hardly any`() async {
+        await #expect(processExitsWith: .success) {
+            let count = 40
+            var calls = Slab<Call>(count: count) { Call(seed: UInt64($0)) }
+            for index in 0..<count { calls[index].run() }
+            let quiet = Int(mallinfo2().uordblks)
+            for index in 0..<count { calls[index].client.release() }
+            let released = Int(mallinfo2().uordblks)
+            for index in 0..<count { calls[index].server.release() }
+            let both = Int(mallinfo2().uordblks)
+            let each = (quiet - released) / count
+            // Buffers of 34 kB would be 86.
+            precondition((30_000...60_000).contains(each), "a quiet client holds \(each) bytes")
+            precondition((30_000...60_000).contains((released - both) / count), "a quiet server holds \((released - both) / count) bytes")
+        }
     }
 
     @Test func `closing is seen by the other side, once, and by our own session not at all`() {

@@ -5,7 +5,7 @@ import Testing
 @Suite struct Handshakes {
     @Test func `over a calm network both sides hold the same keys after two round trips`() {
         var call = Call()
-        call.run()
+        call.run { $0.client.isEstablished && $0.server.isEstablished && $0.flying.isEmpty }
         let (client, server) = (call.clientKeys, call.serverKeys)
         #expect(client != nil)
         #expect(server == mirrored(client))

@@ -19,10 +19,12 @@ class GRPCBackend:
     """Use it in a `with`. `mode` may be changed at any time: "answer", "hang" (hears, says nothing), "mute" (acknowledges, then nothing)
     or "refuse" (no call gets in)."""
 
-    def __init__(self, secure=False, key=None, tone=False):
+    def __init__(self, secure=False, key=None, tone=False, opus=False):
         self.secure = secure
         self.key = key
         self.tone = tone
+        self.wants_opus = opus
+        self.opus = []          # (packet, position, samples), from then on
         self.mode = "answer"
         self.starts = []        # every SessionStart
         self.kinds = []         # of every message but audio
@@ -70,6 +72,12 @@ class GRPCBackend:
                 finally:
                     outer.calls.discard(self)
 
+            async def on_session_start(self, start):
+                if not outer.wants_opus:
+                    return await super().on_session_start(start)
+                ready = example.pb.SessionReady(input_rate=48_000, output_rate=example.RATE, input_opus=True)
+                await self.send(session_ready=ready)
+
             async def on_response_create(self, request):
                 if outer.mode == "answer":
                     await super().on_response_create(request)
@@ -94,6 +102,8 @@ class GRPCBackend:
             kind = message.WhichOneof("message")
             if kind == "audio":
                 self.audio += len(message.audio.pcm)
+                if message.audio.samples:
+                    self.opus.append((message.audio.opus, message.audio.position, message.audio.samples))
                 self.concealed += message.audio.concealed
             else:
                 self.kinds.append(kind)

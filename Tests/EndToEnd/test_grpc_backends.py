@@ -9,14 +9,18 @@ import sys
 import tempfile
 import unittest
 
+import av
+import numpy as np
 from websockets.sync.client import connect
 
+from aiortc_client import AiortcCall
 from grpc_backend import GRPCBackend
 from harness import EXECUTABLE, REPOSITORY, Swiftlet, wait_until
 from realtime_backend import RealtimeBackend
 from speech import SpeakingCall
 from test_conversation import ANSWERED_TURN, in_order
 from test_sockets import append, events_until, pcm
+from tones import dominant_frequency
 
 
 def completed(call):
@@ -55,6 +59,22 @@ class Conversing(unittest.TestCase):
             self.assertIsNone(in_order(["session_start", "turn_started", "turn_committed", "response_create"], backend.kinds), backend.kinds)
             call.hangup()
             wait_until(lambda: not backend.calls, "the end of the backend's call")
+
+    def test_a_backend_may_have_the_callers_opus_as_it_came(self):
+        with GRPCBackend(opus=True) as backend, Swiftlet(backend=backend.url) as server, AiortcCall(server, frequency=523) as call:
+            call.connect()
+            wait_until(lambda: len(backend.opus) > 150, "three seconds of Opus", 30)
+            call.hangup()
+            heard = list(backend.opus)
+            for (_, before, samples), (_, position, _) in zip(heard, heard[1:]):
+                self.assertEqual(position, before + samples)
+            decoder = av.CodecContext.create("libopus", "r")
+            decoder.sample_rate, decoder.layout = 48_000, "mono"
+            frames = [frame for packet, *_ in heard if packet for frame in decoder.decode(av.Packet(packet))]
+            sound = np.concatenate([frame.to_ndarray().astype(float).reshape(-1) for frame in frames])[-48_000:]
+            self.assertLess(abs(dominant_frequency(sound) - 523), 12)
+            # Hardly anything is decoded here for it: only what came before the backend had answered.
+            self.assertLess(backend.audio, 2 * 24_000)
 
     def test_an_interruption_reaches_the_backend(self):
         with GRPCBackend() as backend, Swiftlet(backend=backend.url) as server, SpeakingCall(server) as call:

@@ -21,7 +21,9 @@ private struct Talk {
     /// All waiting events.
     mutating func drain() -> [JSONValue] {
         var events: [JSONValue] = []
-        while let text = conversation.nextEvent() { events.append(try! JSONValue(parsing: text.span.bytes)) }
+        while let text = conversation.nextEvent() {
+            events.append(try! JSONValue(parsing: text.span.bytes, limits: JSONLimits(bytes: 4 << 20)))
+        }
         return events
     }
 
@@ -212,14 +214,142 @@ private struct Talk {
         #expect(talk.error()?["code"] == "item_already_exists")
     }
 
+    /// Only what was heard stays of an answer: no longer than it is, and no text, of which nobody knows how much was heard.
+    @Test func `an answer is truncated no later than its end, and loses its text`() {
+        var talk = Talk()
+        talk.say(#"{"type":"response.create"}"#)
+        talk.conversation.receive(.audioStarted)
+        talk.conversation.receive(.transcriptDelta("one two three"))
+        talk.conversation.noteOutput(milliseconds: 900)
+        talk.conversation.receive(.responseDone)
+        guard let id = talk.drain().first(where: { $0["type"] == "response.output_item.added" })?["item"]?["id"]?.string else {
+            Issue.record("no item")
+            return
+        }
+        let truncate = { (end: Int) in
+            #"{"type":"conversation.item.truncate","event_id":"t","item_id":"\#(id)","content_index":0,"audio_end_ms":\#(end)}"#
+        }
+        talk.say(truncate(901))
+        let error = talk.error()
+        #expect(error?["param"] == "audio_end_ms" && error?["event_id"] == "t")
+        talk.say(#"{"type":"conversation.item.retrieve","item_id":"\#(id)"}"#)
+        #expect(talk.drain().first?["item"]?["content"]?.array?.first?["transcript"] == "one two three")
+        talk.say(truncate(400))
+        #expect(talk.types() == ["conversation.item.truncated"])
+        talk.say(#"{"type":"conversation.item.retrieve","item_id":"\#(id)"}"#)
+        #expect(talk.drain().first?["item"]?["content"]?.array?.first?["transcript"] == JSONValue.null)
+        talk.say(truncate(401))
+        #expect(talk.error()?["param"] == "audio_end_ms")
+    }
+
+    @Test func `what is made out of the caller's words is told as it comes`() {
+        var talk = Talk()
+        talk.conversation.receive(.inputTranscriptDelta("before any turn"))
+        #expect(talk.types().isEmpty)
+        talk.conversation.hear(.speechStarted(milliseconds: 100))
+        talk.conversation.hear(.speechStopped(milliseconds: 900))
+        let item = talk.drain().first { $0["type"] == "input_audio_buffer.committed" }?["item_id"]
+        talk.conversation.receive(.inputTranscriptDelta("hel"))
+        talk.conversation.receive(.inputTranscriptFailed(message: "noise"))
+        let events = talk.drain()
+        #expect(events.map { $0["item_id"] } == [item, item])
+        #expect(events.first?["type"] == "conversation.item.input_audio_transcription.delta" && events.first?["delta"] == "hel")
+        #expect(events.last?["type"] == "conversation.item.input_audio_transcription.failed")
+        #expect(events.last?["error"]?["message"] == "noise")
+    }
+
+    /// A backend that never stops talking takes no memory with it: its response fails, and it is told to stop.
+    @Test func `a response that brings too much is ended`() {
+        for event in [
+            BackendEvent.transcriptDelta(String(repeating: "x", count: 65_536)),
+            .functionCall(name: "f", callID: "c", arguments: String(repeating: "x", count: 65_536)),
+            .functionCall(name: "f", callID: "c", arguments: ""),
+        ] {
+            var talk = Talk()
+            talk.say(#"{"type":"response.create"}"#)
+            _ = talk.actions()
+            var events: [JSONValue] = []
+            for _ in 0..<300 {
+                talk.conversation.receive(event)
+                events += talk.drain()
+            }
+            #expect(events.last?["type"] == "response.done" && events.last?["response"]?["status"] == "failed")
+            #expect(events.filter { $0["type"] == "error" }.count == 1)
+            #expect(talk.actions() == [.cancelResponse])
+        }
+    }
+
+    @Test func `a place behind an item that is not there is refused by its own name`() {
+        var talk = Talk()
+        talk.say(
+            #"{"type":"conversation.item.create","previous_item_id":"x","item":{"type":"message","role":"user","content":[]}}"#)
+        #expect(talk.error()?["param"] == "previous_item_id")
+    }
+
+    @Test(arguments: [
+        (#"{"output_modalities":["video"]}"#, "response.output_modalities"), (#"{"instructions":7}"#, "response.instructions"),
+        (#"{"conversation":"other"}"#, "response.conversation"), (#"{"max_output_tokens":9999}"#, "response.max_output_tokens"),
+        (#"{"tools":{}}"#, "response.tools"), (#"{"tool_choice":1}"#, "response.tool_choice"), (#"{"metadata":1}"#, "response.metadata"),
+        (#"{"surprise":1}"#, "response.surprise"), ("7", "response"),
+    ])
+    func `a wrong field of a request for a response is refused by its name`(response: String, param: String) {
+        var talk = Talk()
+        talk.say(#"{"type":"response.create","event_id":"r","response":\#(response)}"#)
+        let error = talk.error()
+        #expect(error?["param"]?.string == param && error?["event_id"] == "r")
+        #expect(talk.actions().isEmpty)
+        talk.say(#"{"type":"response.create","response":{"instructions":"now","metadata":{"a":"b"},"conversation":"none","input":[]}}"#)
+        #expect(talk.types() == ["response.created"])
+    }
+
+    /// A transcription session listens and says nothing, whatever turn detection finds.
+    @Test func `a transcription session makes no responses by itself`() {
+        var talk = Talk()
+        talk.say(#"{"type":"session.update","session":{"type":"transcription"}}"#)
+        _ = talk.drain()
+        talk.conversation.hear(.speechStarted(milliseconds: 100))
+        talk.conversation.hear(.speechStopped(milliseconds: 900))
+        #expect(!talk.types().contains("response.created"))
+        talk.conversation.receive(.inputTranscript("hello"))
+        #expect(talk.types() == ["conversation.item.input_audio_transcription.completed"])
+    }
+
+    @Test func `large items push old ones out, and large events too, of which the client is told`() {
+        var talk = Talk()
+        let text = String(repeating: "x", count: 250_000)
+        for index in 0..<40 {
+            talk.say(
+                #"{"type":"conversation.item.create","item":{"id":"i\#(index)","type":"message","role":"user","content":[{"type":"input_text","text":"\#(text)"}]}}"#
+            )
+        }
+        let events = talk.drain()
+        let bytes = events.reduce(0) { $0 + $1.utf8.count }
+        #expect(bytes < Conversation.eventBytesMax + 2_000 && events.count > 4)
+        #expect(events.first?["error"]?["code"] == "events_dropped")
+        #expect(!events.dropFirst().contains { $0["type"] == "error" })
+        let kept = (0..<40).filter { index in
+            talk.say(#"{"type":"conversation.item.retrieve","item_id":"i\#(index)"}"#)
+            return talk.drain().first?["type"] == "conversation.item.retrieved"
+        }
+        #expect(kept == Array((40 - Conversation.itemBytesMax / 250_200)..<40))
+    }
+
     @Test func `a function call and its output make items`() {
         var talk = Talk()
         talk.say(#"{"type":"response.create"}"#)
+        _ = talk.drain()
+        talk.conversation.receive(.functionCall(name: "weather", callID: "c1", arguments: #"{"city":"Oslo"}"#))
+        #expect(
+            talk.types() == [
+                "response.output_item.added", "conversation.item.added", "response.function_call_arguments.delta",
+                "response.function_call_arguments.done", "response.output_item.done", "conversation.item.done",
+            ])
         talk.conversation.receive(.functionCall(name: "weather", callID: "c1", arguments: #"{"city":"Oslo"}"#))
         talk.conversation.receive(.responseDone)
         let events = talk.drain()
         #expect(events.contains { $0["type"] == "response.function_call_arguments.done" && $0["call_id"] == "c1" })
-        #expect(events.last?["response"]?["output"]?.array?.count == 1)
+        #expect(events.first?["item"]?["status"] == "in_progress" && events.last?["response"]?["output"]?.array?.count == 2)
+        #expect(events.last?["response"]?["output"]?.array?.last?["arguments"] == #"{"city":"Oslo"}"#)
         talk.say(#"{"type":"conversation.item.create","item":{"type":"function_call_output","call_id":"c1","output":"rain"}}"#)
         #expect(talk.types() == ["conversation.item.added", "conversation.item.done"])
     }
@@ -242,7 +372,8 @@ private struct Talk {
             talk.say(#"{"type":"conversation.item.create","item":{"id":"i\#(index)","type":"message","role":"user","content":[]}}"#)
         }
         #expect(talk.conversation.eventsDropped > 0)
-        #expect(talk.drain().count == Conversation.eventsMax)
+        let events = talk.drain()
+        #expect(events.count == Conversation.eventsMax + 1 && events.first?["error"]?["code"] == "events_dropped")
         talk.say(#"{"type":"conversation.item.retrieve","item_id":"i0"}"#)
         #expect(talk.error()?["code"] == "item_not_found")
         talk.say(#"{"type":"conversation.item.retrieve","item_id":"i1999"}"#)

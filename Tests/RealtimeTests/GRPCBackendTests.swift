@@ -103,6 +103,40 @@ private let start = ConversationAction.startResponse(id: "ours", parameters: [:]
         #expect(answer.count == 24_000 && answer[12_000] > 950 && answer[12_000] < 1_050)
     }
 
+    /// Before it has said so the backend gets PCM; afterwards every packet once, with its place, and losses and silence told apart.
+    @Test func `a backend that decodes by itself gets the caller's Opus as it came`() {
+        let world = GRPCWorld()
+        let plain = Array(world.greeting.dropLast(Self.greetingSize(inputRate: 0, outputRate: 0)))
+        world.greeting = plain + GRPCWorld.message(Proto().number(1, 48_000).number(3, 1).wrapped(1))
+        let early = world.backend.wantsPackets
+        world.settle()
+        world.received.removeAll()
+        let wants = world.backend.wantsPackets
+        #expect(!early && wants)
+        let packet: [UInt8] = [0x78, 1, 2, 3]
+        world.backend.hear(packet: packet.span.bytes, samples: 960, isLost: false)
+        world.backend.hear(packet: RawSpan(), samples: 960, isLost: true)
+        world.backend.hear(packet: RawSpan(), samples: 480, isLost: false)
+        world.backend.speechStarted(milliseconds: 20)
+        world.backend.hear(packet: packet.span.bytes, samples: 960, isLost: false)
+        world.settle()
+        let audio = { (body: Proto) in Proto().data(3, body.bytes).bytes }
+        #expect(
+            world.received == [
+                audio(Proto().data(4, packet).number(5, 960)), audio(Proto().number(2, 960).number(3, 1).number(5, 960)),
+                audio(Proto().number(2, 1_920).number(5, 480)), GRPCClientMessage.turnStarted(position: 960).encoded,
+                audio(Proto().number(2, 2_400).data(4, packet).number(5, 960)),
+            ])
+        // Another stream may be another backend.
+        world.cut()
+        let again = world.backend.wantsPackets
+        #expect(!again)
+    }
+
+    private static func greetingSize(inputRate: Int, outputRate: Int) -> Int {
+        GRPCWorld.message(Proto().number(1, inputRate).number(2, outputRate).wrapped(1)).count
+    }
+
     @Test func `an answer comes as frames and events, and ends with its last sample`() {
         let world = answering()
         world.say(Proto().text(1, "response_1").text(2, "Hallo").wrapped(4))

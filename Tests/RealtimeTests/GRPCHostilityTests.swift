@@ -181,8 +181,8 @@ private func answering() -> GRPCWorld {
         let read = Dictionary(
             uniqueKeysWithValues: Corpus.files(in: "grpc").map { ($0.name, GRPCServerMessage(parsing: $0.bytes.span.bytes)) })
         let expected: [String: GRPCServerMessage] = [
-            "session-ready": .ready(inputRate: 16_000, outputRate: 24_000),
-            "session-ready-defaults": .ready(inputRate: 24_000, outputRate: 24_000),
+            "session-ready": .ready(inputRate: 16_000, outputRate: 24_000, takesOpus: false),
+            "session-ready-defaults": .ready(inputRate: 24_000, outputRate: 24_000, takesOpus: false),
             "response-started": .responseStarted(response: "response_1"), "response-audio": .audio(response: "response_1", pcm: 16..<80),
             "transcript-delta": .transcriptDelta(response: "response_1", text: "Grüß Gott"),
             "text-delta": .textDelta(response: "response_1", text: "hello"),

@@ -28,6 +28,16 @@ private func answering() -> BackendWorld {
     return world
 }
 
+@Suite struct RealtimeServers {
+    @Test(arguments: Corpus.files(in: "realtime")) func `whatever a server says, each response ends once`(file: CorpusFile) {
+        fuzzRealtimeBackend(file.bytes.span.bytes)
+    }
+
+    @Test func `mutations of what servers say are survived`() {
+        mutate(Corpus.files(in: "realtime").map(\.bytes), count: mutationCount / 20) { fuzzRealtimeBackend($0) }
+    }
+}
+
 @Suite struct TalkingToRealtimeBackends {
     @Test func `the handshake brings the key, and the session comes first`() throws {
         let world = BackendWorld()

@@ -55,12 +55,18 @@ import TestSupport
     struct Traffic: Sendable, CustomStringConvertible {
         let loss: Double
         let isOrdered: Bool
-        var description: String { "\(Int(loss * 100)) % loss, \(isOrdered ? "ordered" : "unordered")" }
+        let seed: UInt64
+        var description: String { "\(Int(loss * 100)) % loss, \(isOrdered ? "ordered" : "unordered"), seed \(seed)" }
+        static let all = [0, 0.02, 0.1].flatMap { loss in
+            [true, false].flatMap { isOrdered in
+                (1...(loss == 0 ? 1 : 4)).map { Traffic(loss: loss, isOrdered: isOrdered, seed: UInt64($0)) }
+            }
+        }
     }
 
-    @Test(arguments: [0, 0.02, 0.1].flatMap { loss in [true, false].map { Traffic(loss: loss, isOrdered: $0) } })
+    @Test(arguments: Traffic.all)
     func `messages of 1 B, 64 KiB and 250 KiB and ten thousand small ones go both ways, under loss and reordering`(traffic: Traffic) {
-        let network = MixedNetwork(weInitiate: true, both: true, seed: UInt64(traffic.loss * 100) + 5)
+        let network = MixedNetwork(weInitiate: true, both: true, seed: UInt64(traffic.loss * 100) + 4 + traffic.seed)
         #expect(network.establish())
         let opened = network.theirs.openChannel("x", stream: 1, type: traffic.isOrdered ? 0 : 0x80)
         #expect(opened && network.run(.seconds(5)) { network.ours.opened("x") == 1 })

@@ -98,6 +98,26 @@ import TransceiverCore
         #expect(count == 1)
     }
 
+    @Test(
+        arguments: [
+            ("", false, false, nil), ("minptime=10;useinbandfec=1", true, false, nil), ("usedtx=1; useinbandfec=0", false, true, nil),
+            ("UseDTX=1;maxaveragebitrate=16000", false, true, 16_000), ("maxaveragebitrate=1", false, false, 6_000),
+            ("maxaveragebitrate=99999999999;usedtx=2;useinbandfec;=;;usedtx=x", false, false, nil),
+        ] as [(String, Bool, Bool, Int?)])
+    func `what a client likes of Opus is heard`(parameters: String, fec: Bool, dtx: Bool, bitrate: Int?) {
+        let wishes = OpusWishes(parsing: parameters)
+        #expect(wishes.usesFEC == fec && wishes.usesDTX == dtx && wishes.bitrateMax == bitrate)
+    }
+
+    @Test func `a client's wishes for its Opus reach the session`() throws {
+        var desk = Sample.desk()
+        let offer = String(decoding: Sample.offer(), as: UTF8.self).replacing(
+            "minptime=10;useinbandfec=1", with: "minptime=10;usedtx=1;maxaveragebitrate=20000")
+        for body in [Sample.offer(), Array(offer.utf8)] { _ = try desk.respond(.post(Sample.callsPath, body)) }
+        let wishes = desk.creations().compactMap { $0.audio?.opus }
+        #expect(wishes == [OpusWishes(parsing: "useinbandfec=1"), OpusWishes(parsing: "usedtx=1;maxaveragebitrate=20000")])
+    }
+
     @Test func `a media type may have parameters and any case`() throws {
         var desk = Sample.desk()
         let request = HTTPRequest.post(Sample.callsPath, Sample.offer(), type: "Application/SDP; charset=utf-8")
