@@ -75,7 +75,8 @@ public struct SilenceEndpointing: EndpointPolicy {
     public mutating func hear(_ hop: SpeechHop) -> VoiceActivityEvent? {
         outage = hop.isMissing ? outage + 10 : 0
         if isSpeaking, outage > 0, outage <= Self.outageMilliseconds {
-            lastSpeech += 10
+            // What was silent before it may have been concealment: whoever comes back has all of the silence before him.
+            lastSpeech = hop.milliseconds
             return nil
         }
         let threshold = min(max(settings.threshold, 0.01), 0.99)

@@ -13,7 +13,8 @@ public struct MemberID: Hashable, Sendable, CustomStringConvertible {
     /// `1/10.0.1.5`; small numbers as numbers.
     public var description: String { "\(cluster)/\(Self.text(transceiver))" }
 
-    static func text(_ transceiver: UInt32) -> String {
+    /// As an operator writes it: a number, or the IPv4 address that it is.
+    public static func text(_ transceiver: UInt32) -> String {
         transceiver < 1 << 24 ? String(transceiver) : IPAddress(v4: transceiver).description
     }
 }

@@ -30,8 +30,28 @@ public struct WatchedTransceivers: Hashable, Sendable, BitwiseCopyable {
     public init() {}
 }
 
+/// One transceiver's health, for whoever publishes it.
+public struct TransceiverHealth: Sendable, Equatable, BitwiseCopyable {
+    public enum State: UInt8, Sendable, BitwiseCopyable { case serving, draining, lost }
+
+    public var id: UInt32
+    public var state: State
+    /// Smoothed; nil before the first answer.
+    public var roundTrip: Interval?
+    public var pings: UInt64
+    public var pongs: UInt64
+
+    public init(id: UInt32, state: State, roundTrip: Interval?, pings: UInt64, pongs: UInt64) {
+        self.id = id
+        self.state = state
+        self.roundTrip = roundTrip
+        self.pings = pings
+        self.pongs = pongs
+    }
+}
+
 struct TransceiverWatch: ~Copyable {
-    enum Health { case serving, draining, lost }
+    typealias Health = TransceiverHealth.State
 
     struct Seat {
         var id: UInt32 = 0
@@ -42,7 +62,8 @@ struct TransceiverWatch: ~Copyable {
         var usedAt = Instant.zero
         var nextPing = Instant.zero
         var sequence: UInt32 = 0
-        var hasAnswered = false
+        var pongs: UInt64 = 0
+        var roundTrip = Interval.zero
         /// When the first ping was sent that nothing has come after.
         var waitingSince: Instant?
         /// When ICMP said first that nobody listens, with nothing having come since.
@@ -50,7 +71,7 @@ struct TransceiverWatch: ~Copyable {
     }
 
     private var seats: Slab<Seat>
-    private var count = 0
+    private(set) var count = 0
     /// Number of the seat plus one, by a hash of the id; 0 for an empty place. At most half full.
     private var index: Slab<UInt16>
     private let capacity: Int
@@ -88,6 +109,13 @@ struct TransceiverWatch: ~Copyable {
         add(id, worker, address)
     }
 
+    func health(_ number: Int) -> TransceiverHealth {
+        let seat = seats[number]
+        let roundTrip = seat.pongs > 0 ? seat.roundTrip : nil
+        return TransceiverHealth(
+            id: seat.id, state: seat.health, roundTrip: roundTrip, pings: UInt64(seat.sequence), pongs: seat.pongs)
+    }
+
     func isLost(_ id: UInt32) -> Bool {
         guard let number = find(id) else { return false }
         return seats[number].health == .lost
@@ -117,7 +145,7 @@ struct TransceiverWatch: ~Copyable {
 
     private mutating func ask(_ number: Int, _ died: inout Bool) -> TrunkProbe {
         if let since = seats[number].waitingSince {
-            if now - since >= limits.silence, seats[number].hasAnswered, seats[number].health != .lost {
+            if now - since >= limits.silence, seats[number].pongs > 0, seats[number].health != .lost {
                 become(.lost, number)
                 died = true
             }
@@ -135,7 +163,10 @@ struct TransceiverWatch: ~Copyable {
         guard let number = find(id), seats[number].address == address else { return }
         // An answer to what was never asked, or to what was asked before this worker started again.
         guard pong.sequence <= seats[number].sequence, pong.sentAt <= now.nanoseconds else { return }
-        seats[number].hasAnswered = true
+        let sample = Interval.nanoseconds(Int64(truncatingIfNeeded: now.nanoseconds &- pong.sentAt))
+        let seat = seats[number]
+        seats[number].roundTrip = seat.pongs == 0 ? sample : seat.roundTrip + (sample - seat.roundTrip) / 8
+        seats[number].pongs &+= 1
         seats[number].waitingSince = nil
         seats[number].refusedAt = nil
         become(pong.state == .draining ? .draining : .serving, number)
@@ -224,6 +255,9 @@ extension TransceiverWatch {
 extension Relay {
     /// How the transceivers are that this worker sends to.
     public var watchedTransceivers: WatchedTransceivers { watch.tally }
+    /// Each of them, by a number below `watchedCount`.
+    public var watchedCount: Int { watch.count }
+    public func transceiverHealth(_ number: Int) -> TransceiverHealth { watch.health(number) }
 
     /// ICMP says that nobody listens at `address`, which something was sent to. Twice, and its flows are dropped.
     public mutating func noteUnreachable(_ address: SocketAddress, at now: Instant) {

@@ -67,15 +67,20 @@ public struct TrunkReport: Sendable {
     public var name: String
     /// It answers.
     public var isAlive: Bool
+    /// It takes no new calls.
+    public var isDraining: Bool
     /// There and back, smoothed; nil before the first answer.
     public var roundTrip: Interval?
     /// How often it was asked, and answered; nil where nobody counts.
     public var pings: UInt64?
     public var pongs: UInt64?
 
-    public init(_ name: String, isAlive: Bool, roundTrip: Interval?, pings: UInt64? = nil, pongs: UInt64? = nil) {
+    public init(
+        _ name: String, isAlive: Bool, isDraining: Bool = false, roundTrip: Interval?, pings: UInt64? = nil, pongs: UInt64? = nil
+    ) {
         self.name = name
         self.isAlive = isAlive
+        self.isDraining = isDraining
         self.roundTrip = roundTrip
         self.pings = pings
         self.pongs = pongs
@@ -140,7 +145,8 @@ extension WorkerReport {
 extension TrunkReport {
     fileprivate var json: JSONValue {
         [
-            "name": .string(name), "alive": .bool(isAlive), "roundTrip": roundTrip.map { .integer($0.nanoseconds) } ?? .null,
+            "name": .string(name), "alive": .bool(isAlive), "draining": .bool(isDraining),
+            "roundTrip": roundTrip.map { .integer($0.nanoseconds) } ?? .null,
             "pings": pings?.json ?? .null, "pongs": pongs?.json ?? .null,
         ]
     }

@@ -164,9 +164,10 @@ extension ControlServer {
     private static func read(_ workers: [WorkerCommands], _ panel: inout ThreadPanel) -> [WorkerReading] {
         workers.indices.map { index in
             let vitals = PublishedVitals(workers[index].counters.vitals)
+            let peers = PublishedPeers.read(workers[index].counters.peers)
             return WorkerReading(
-                counters: workers[index].counters.snapshot(), vitals: vitals, perf: panel.read(index, vitals),
-                peers: PublishedPeers.read(workers[index].counters.peers), streams: workers[index].counters.streams.snapshot())
+                counters: workers[index].counters.snapshot(), vitals: vitals, perf: panel.read(index, vitals), peers: peers.relays,
+                transceivers: peers.transceivers, streams: workers[index].counters.streams.snapshot())
         }
     }
 }

@@ -1,6 +1,7 @@
 // What a worker publishes and the control thread reads, and what Prometheus and the dashboard are told of it.
 
 import HTTP
+import Membership
 import Primitives
 import RelayCore
 import Serving
@@ -183,6 +184,7 @@ struct WorkerReading {
     let vitals: PublishedVitals
     let perf: PerfSnapshot?
     var peers: [PeerHealth] = []
+    var transceivers: [TransceiverHealth] = []
     /// nil where nothing listens on TCP.
     var streams: StreamReading?
 }
@@ -210,6 +212,7 @@ func metricsText(_ workers: [WorkerReading], _ http: ConnectionCounters, uptime:
         text.sample(batch, [("worker", String(index))], worker.vitals.batches, unit: .ones, octaves: 0...10)
     }
     writePeers(&text, workers)
+    writeTransceivers(&text, workers)
     let streams = workers.compactMap(\.streams)
     if !streams.isEmpty { writeStreams(&text, streams) }
     writeThreads(&text, workers)
@@ -234,6 +237,18 @@ private func writePeers(_ text: inout PrometheusText, _ workers: [WorkerReading]
     samples("swiftlet_relay_peer_round_trip_seconds", "To another relay and back, smoothed.", .gauge) { $0.roundTrip?.seconds }
     samples("swiftlet_relay_peer_pings_total", "Pings sent to another relay.", .counter) { Double($0.pings) }
     samples("swiftlet_relay_peer_pongs_total", "Answers of another relay.", .counter) { Double($0.pongs) }
+}
+
+private func writeTransceivers(_ text: inout PrometheusText, _ workers: [WorkerReading]) {
+    guard workers.contains(where: { !$0.transceivers.isEmpty }) else { return }
+    let roundTrip = "swiftlet_relay_transceiver_round_trip_seconds"
+    text.family(roundTrip, "To a transceiver that a worker sends to and back, smoothed.", .gauge)
+    for (index, worker) in workers.enumerated() {
+        for one in worker.transceivers {
+            guard let trip = one.roundTrip else { continue }
+            text.sample(roundTrip, [("worker", String(index)), ("transceiver", MemberID.text(one.id))], trip.seconds)
+        }
+    }
 }
 
 private func writeThreads(_ text: inout PrometheusText, _ workers: [WorkerReading]) {
@@ -306,7 +321,16 @@ private func trunkReports(_ workers: [WorkerReading]) -> [TrunkReport] {
             roundTrip: [peer.roundTrip, known?.roundTrip].compactMap(\.self).min(), pings: peer.pings &+ (known?.pings ?? 0),
             pongs: peer.pongs &+ (known?.pongs ?? 0))
     }
-    return reports.sorted { $0.key < $1.key }.map(\.value)
+    var transceivers: [UInt32: TrunkReport] = [:]
+    for one in workers.flatMap(\.transceivers) {
+        let known = transceivers[one.id]
+        transceivers[one.id] = TrunkReport(
+            "transceiver \(MemberID.text(one.id))", isAlive: one.state != .lost || known?.isAlive == true,
+            isDraining: one.state == .draining || known?.isDraining == true,
+            roundTrip: [one.roundTrip, known?.roundTrip].compactMap(\.self).min(), pings: one.pings &+ (known?.pings ?? 0),
+            pongs: one.pongs &+ (known?.pongs ?? 0))
+    }
+    return reports.sorted { $0.key < $1.key }.map(\.value) + transceivers.sorted { $0.key < $1.key }.map(\.value)
 }
 
 private func sum(_ workers: [WorkerReading], _ value: (WorkerReading) -> UInt64) -> UInt64 { workers.reduce(0) { $0 &+ value($1) } }

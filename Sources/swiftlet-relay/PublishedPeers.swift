@@ -1,39 +1,64 @@
-// What a worker knows of other relays, on a page that the control thread reads.
+// What a worker knows of those at the other ends of the trunk, on a page that the control thread reads.
 
 import Primitives
 import RelayCore
 import Telemetry
 
-/// Of each relay four words: id, cluster and health in one, round trip, pings, pongs. The first word of all says how many there are.
+/// Other relays and transceivers. How many of each there are is in the first word; each has four words: who it is and how, round trip, pings,
+/// pongs.
 enum PublishedPeers {
-    /// More are asked how they are, and not shown.
+    /// More of a kind are asked how they are, and not shown.
     static let shownMax = 64
-    static let wordCount = 1 + 4 * shownMax
+    static let wordCount = 1 + 2 * 4 * shownMax
     /// Between two publications: nobody looks more often.
     static let interval = Interval.milliseconds(250)
 
     static func publish(_ relay: borrowing Relay, on page: CounterPage) {
-        var words = InlineArray<257, UInt64>(repeating: 0)
-        let count = min(relay.peerCount, shownMax)
-        words[0] = UInt64(count)
-        for index in 0..<count {
+        var words = InlineArray<513, UInt64>(repeating: 0)
+        let relays = min(relay.peerCount, shownMax)
+        let transceivers = min(relay.watchedCount, shownMax)
+        words[0] = UInt64(relays) | UInt64(transceivers) << 32
+        for index in 0..<relays {
             let peer = relay.peerHealth(index)
-            words[1 + 4 * index] = UInt64(peer.id) | UInt64(peer.cluster) << 16 | (peer.isAlive ? 1 << 32 : 0)
-            words[2 + 4 * index] = peer.roundTrip.map { UInt64(clamping: $0.nanoseconds) } ?? .max
-            words[3 + 4 * index] = peer.pings
-            words[4 + 4 * index] = peer.pongs
+            let name = UInt64(peer.id) | UInt64(peer.cluster) << 16 | (peer.isAlive ? 1 << 32 : 0)
+            write(name, peer.roundTrip, peer.pings, peer.pongs, to: &words, index)
+        }
+        for index in 0..<transceivers {
+            let one = relay.transceiverHealth(index)
+            write(UInt64(one.id) | UInt64(one.state.rawValue) << 32, one.roundTrip, one.pings, one.pongs, to: &words, relays + index)
         }
         page.publish(words.span)
     }
 
-    static func read(_ page: CounterPage) -> [PeerHealth] {
+    private static func write(
+        _ name: UInt64, _ roundTrip: Interval?, _ pings: UInt64, _ pongs: UInt64, to words: inout InlineArray<513, UInt64>, _ place: Int
+    ) {
+        words[1 + 4 * place] = name
+        words[2 + 4 * place] = roundTrip.map { UInt64(clamping: $0.nanoseconds) } ?? .max
+        words[3 + 4 * place] = pings
+        words[4 + 4 * place] = pongs
+    }
+
+    static func read(_ page: CounterPage) -> (relays: [PeerHealth], transceivers: [TransceiverHealth]) {
         let words = page.snapshot()
-        return (0..<min(Int(words[0]), shownMax)).map { index in
-            let (name, roundTrip) = (words[1 + 4 * index], words[2 + 4 * index])
-            return PeerHealth(
-                id: UInt16(truncatingIfNeeded: name), cluster: UInt16(truncatingIfNeeded: name >> 16), isAlive: name >> 32 & 1 == 1,
-                roundTrip: roundTrip == .max ? nil : .nanoseconds(Int64(clamping: roundTrip)), pings: words[3 + 4 * index],
-                pongs: words[4 + 4 * index])
+        let relays = min(Int(words[0] & 0xFFFF_FFFF), shownMax)
+        let transceivers = min(Int(words[0] >> 32), shownMax)
+        func roundTrip(_ place: Int) -> Interval? {
+            words[2 + 4 * place] == .max ? nil : .nanoseconds(Int64(clamping: words[2 + 4 * place]))
         }
+        return (
+            (0..<relays).map { place in
+                let name = words[1 + 4 * place]
+                return PeerHealth(
+                    id: UInt16(truncatingIfNeeded: name), cluster: UInt16(truncatingIfNeeded: name >> 16), isAlive: name >> 32 & 1 == 1,
+                    roundTrip: roundTrip(place), pings: words[3 + 4 * place], pongs: words[4 + 4 * place])
+            },
+            (relays..<relays + transceivers).map { place in
+                let name = words[1 + 4 * place]
+                return TransceiverHealth(
+                    id: UInt32(truncatingIfNeeded: name), state: .init(rawValue: UInt8(truncatingIfNeeded: name >> 32)) ?? .serving,
+                    roundTrip: roundTrip(place), pings: words[3 + 4 * place], pongs: words[4 + 4 * place])
+            }
+        )
     }
 }

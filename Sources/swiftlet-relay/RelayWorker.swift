@@ -130,6 +130,7 @@ struct RelayWorker: ~Copyable {
     private let peersPage: CounterPage
     private let streamsPage: PublishedStreams
     private var peersDue = Instant.zero
+    private var peersAreShown = false
 
     private static let wakerTag: UInt64 = 1000
     private static let trunkTag: UInt64 = 1001
@@ -506,7 +507,8 @@ extension RelayWorker {
         words.publish(on: page)
         streams.publish(on: streamsPage)
         vitals.publish(on: vitalsPage, at: now)
-        guard relay.peerCount > 0, now >= peersDue else { return }
+        guard relay.peerCount + relay.watchedCount > 0 || peersAreShown, now >= peersDue else { return }
+        peersAreShown = relay.peerCount + relay.watchedCount > 0
         peersDue = now + PublishedPeers.interval
         PublishedPeers.publish(relay, on: peersPage)
     }

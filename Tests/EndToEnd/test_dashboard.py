@@ -74,6 +74,9 @@ class Dashboard(unittest.TestCase):
             self.assertGreater(tab.evaluate("dashboard.quantile(dashboard.samples.at(-1).latency, 0.5)"), 0)
             self.assertIn("settings read again", tab.evaluate("document.getElementById('marks').textContent"))
             self.assertGreaterEqual(tab.evaluate("dashboard.last.fill.confirmed"), len(self.calls))
+            who, state, round_trip = tab.evaluate("[...document.querySelectorAll('#trunk tbody tr')].map((r) => [...r.cells].map((c) => c.textContent))")[0][:3]
+            self.assertEqual((who, state), ("transceiver 1", "answers"))
+            self.assertRegex(round_trip, "[0-9] [nµm]s$")
 
     def test_an_attack_shows_with_its_reasons(self):
         host, port = self.server.relay

@@ -92,6 +92,23 @@ extension Bench {
         #expect(bench.relay.watchedTransceivers == tally(serving: 1))
     }
 
+    @Test func `how far away it is, and how many pings were answered, is known of each`() {
+        let bench = Bench(watch: WatchLimits())
+        bench.call(client, session: 1)
+        var asked = 0
+        for _ in 0..<3 {
+            let pings = bench.second(answering: nil)
+            bench.advance(.milliseconds(3))
+            for ping in pings { bench.answer(ping) }
+            asked += pings.count
+        }
+        let health = bench.relay.transceiverHealth(0)
+        #expect(bench.relay.watchedCount == 1 && health.id == Bench.transceiver && health.state == .serving)
+        #expect(health.pings == UInt64(asked) && health.pongs == UInt64(asked))
+        // A second's pings are answered after that second.
+        #expect(health.roundTrip.map { $0 >= .milliseconds(3) && $0 <= .milliseconds(1003) } == true)
+    }
+
     @Test func `who has never answered a ping is not lost for it`() {
         let bench = Bench(watch: WatchLimits())
         bench.call(client, session: 1)

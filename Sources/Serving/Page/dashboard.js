@@ -305,7 +305,7 @@ function showTrunk(sample) {
     const seen = minute.flatMap((one) => one.trunk.filter((other) => other.name === peer.name));
     const [asked, answered] = [sum(seen, (one) => one.asked), sum(seen, (one) => one.answered)];
     const lost = asked > 1 ? Math.max(0, asked - answered - 1) / asked : null;
-    const made = row(peer.name, [peer.alive ? "answers" : "silent", duration(peer.roundTrip), percent(lost), number(peer.pings, 6)]);
+    const made = row(peer.name, [peer.alive ? (peer.draining ? "draining" : "answers") : "silent", duration(peer.roundTrip), percent(lost), number(peer.pings, 6)]);
     if (!peer.alive) made.classList.add("bad");
     return made;
   });
