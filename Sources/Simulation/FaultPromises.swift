@@ -57,9 +57,12 @@ extension FaultSimulation {
     mutating func noteLoot(_ datagram: FlyingDatagram) {
         // Before there are keys a path is not bounded: flights of a handshake go to whoever has played a check that nobody else has shown.
         let isHandshake = datagram.bytes.first == 22
-        gotByAttacker[datagram.destination, default: 0] += isHandshake ? 0 : datagram.bytes.count
+        if !isHandshake, loot[datagram.destination, default: []].insert(datagram.bytes).inserted {
+            gotByAttacker[datagram.destination, default: 0] += datagram.bytes.count
+        }
         if datagram.destination == Self.forger { violate("a forger got an answer") }
-        if gotByAttacker[datagram.destination, default: 0] > 3 * sentByAttacker[datagram.destination, default: 0] {
+        let given = max(sentByAttacker[datagram.destination, default: 0], shownByAttacker[datagram.destination, default: 0])
+        if gotByAttacker[datagram.destination, default: 0] > 3 * given {
             violate("an attacker got more than three times what it sent")
         }
         // A path of an ICE restart is chosen by a check alone, until media has come by it.
@@ -80,6 +83,7 @@ extension FaultSimulation {
                 let isMisled = !persons.contains { $0.address == record.client && $0.session == record.session }
                 self.record(record.payload.array, from: record.client, isStolen: isMisled)
             }
+            if Self.isAttacker(record.client) { shownByAttacker[record.client, default: 0] += record.payload.byteCount }
             if record.client == Self.forger { violate("a datagram without proof went to a transceiver") }
             if !Self.isAttacker(record.client), owners[record.client]?.contains(record.session) != true {
                 violate("a datagram of \(record.client) went to a session of somebody else")

@@ -84,6 +84,10 @@ public struct FaultSimulation: ~Copyable {
     var hasUsedStolen = false
     var sentByAttacker: [SocketAddress: Int] = [:]
     var gotByAttacker: [SocketAddress: Int] = [:]
+    /// What a trunk that doubles frames has made of the first, and what has come to each attacker: a frame doubled on the way back is no
+    /// second answer.
+    var shownByAttacker: [SocketAddress: Int] = [:]
+    var loot: [SocketAddress: Set<[UInt8]>] = [:]
 
     var report = FaultReport()
     var framesSaid: UInt64 = 0
