@@ -95,7 +95,7 @@ public struct Relay: ~Copyable {
     private var pongCount = 0
     /// The second word of our frames' headers, without the record count.
     private let secondOfLane: UInt64
-    private let trunkKey: TrunkKey
+    private var trunkKeys: TrunkKeys
     let cluster: UInt16
     private let relayID: UInt16
     private let worker: UInt8
@@ -142,7 +142,7 @@ public struct Relay: ~Copyable {
                     kind: .clientData, worker: 0, cluster: 0, transceiver: 0, ingressRelay: configuration.relayID,
                     ingressWorker: configuration.worker)
             ).second
-        trunkKey = TrunkKey(keys.trunkKey)
+        trunkKeys = TrunkKeys(keys.trunkKey, accepted: keys.acceptedTrunkKey)
         cluster = configuration.cluster
         relayID = configuration.relayID
         worker = configuration.worker
@@ -311,9 +311,12 @@ extension Relay {
         trains.seal()
     }
 
-    /// Takes another ring of the same deployment: password key and trunk key must be those of before. Nothing may wait to depart.
+    /// Takes another ring of the same deployment (`KeyRing.problem(following:)`): the password key must be that of before. What waits to
+    /// depart departs; another MTU is only taken when nothing does.
     public mutating func replaceKeys(_ ring: KeyRing, trunkMTU: Int) {
         hints = HintCodec(ring, lifetime: hints.lifetime)
+        trunkKeys = TrunkKeys(ring.trunkKey, accepted: ring.acceptedTrunkKey)
+        trains.replaceKey(ring.trunkKey)
         guard trunkMTU != trains.mtu, trains.isEmpty else { return }
         trains = TrunkTrains(capacity: trains.capacity, mtu: trunkMTU, key: ring.trunkKey)
     }
@@ -490,10 +493,10 @@ extension Relay {
         counters.trunkFrames &+= 1
         let frame: TrunkFrame
         do {
-            frame = try TrunkFrame(parsing: datagram, key: trunkKey)
+            frame = try TrunkFrame(parsing: datagram, key: trunkKeys.own)
         } catch {
-            counters.count(RelayDropReason(error))
-            return nil
+            guard let other = openAccepted(datagram, after: error) else { return nil }
+            frame = other
         }
         let isOurs = frame.header.ingressRelay == relayID
         switch frame.header.kind {
@@ -507,6 +510,20 @@ extension Relay {
         case .pong: counters.count(.trunkNotForUs)
         }
         return nil
+    }
+
+    /// A frame that was refused under the key that we send under.
+    @_lifetime(copy datagram)
+    @inline(never)
+    private mutating func openAccepted(_ datagram: RawSpan, after error: TrunkError) -> TrunkFrame? {
+        do {
+            let frame = try trunkKeys.readAccepted(datagram, after: error)
+            counters.trunkFramesAcceptedKey &+= 1
+            return frame
+        } catch {
+            counters.count(RelayDropReason(error))
+            return nil
+        }
     }
 
     /// A frame of another ingress relay: to the transceiver, or back. Its header says all, and nothing is remembered.
@@ -586,7 +603,7 @@ extension Relay {
         header.hops = 0
         // A relay that asks waits at a worker of its own; a transceiver has said where it waits.
         if header.ingressRelay != relayID { header.worker = header.ingressWorker }
-        Self.write(TrunkProbe(sentAt: probe.sentAt, sequence: probe.sequence, state: .serving), header, trunkKey, to: &pongs, pongCount)
+        Self.write(TrunkProbe(sentAt: probe.sentAt, sequence: probe.sequence, state: .serving), header, trunkKeys.own, to: &pongs, pongCount)
         pongDestinations[pongCount] = peer
         pongCount &+= 1
     }
@@ -599,7 +616,7 @@ extension Relay {
         while pongCount < pongs.count, let (probe, address) = peers.nextPing(died: &died) {
             let header = TrunkHeader(
                 kind: .ping, worker: worker, cluster: cluster, transceiver: 0, ingressRelay: relayID, ingressWorker: worker)
-            Self.write(probe, header, trunkKey, to: &pongs, pongCount)
+            Self.write(probe, header, trunkKeys.own, to: &pongs, pongCount)
             pongDestinations[pongCount] = address
             pongCount &+= 1
         }
@@ -614,7 +631,7 @@ extension Relay {
         while pongCount < pongs.count, let (probe, id, worker, address) = watch.nextPing(died: &died) {
             let header = TrunkHeader(
                 kind: .ping, worker: worker, cluster: cluster, transceiver: id, ingressRelay: relayID, ingressWorker: self.worker)
-            Self.write(probe, header, trunkKey, to: &pongs, pongCount)
+            Self.write(probe, header, trunkKeys.own, to: &pongs, pongCount)
             pongDestinations[pongCount] = address
             pongCount &+= 1
             if died { beginSweep() }

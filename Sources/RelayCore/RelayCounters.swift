@@ -81,6 +81,8 @@
     /// Flows that a cache gave back.
     public var flowsRecalled: UInt64 = 0
     public var dropped = InlineArray<40, UInt64>(repeating: 0)
+    /// Authentic under the accepted trunk key, not under the one that we send under.
+    public var trunkFramesAcceptedKey: UInt64 = 0
 
     public init() {}
 

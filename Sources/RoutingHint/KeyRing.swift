@@ -30,15 +30,20 @@ public struct KeyRing: Hashable, Sendable {
     public private(set) var hintKeys: [HintKey]
     /// HMAC-SHA-256 key of the ice-pwd: 32 bytes.
     public let passwordKey: [UInt8]
-    /// Key of the trunk's frame tag.
-    public let trunkKey: SipKey
+    /// Key of the trunk's frame tag: frames are sent under it.
+    public private(set) var trunkKey: SipKey
+    /// While the trunk key is rotated: frames under this one are taken too, and none is sent. Never the same as `trunkKey`.
+    public private(set) var acceptedTrunkKey: SipKey?
 
-    /// Nil for no hint key, two hint keys with one id, or a password key that is not 32 bytes long.
-    public init?(hintKeys: [HintKey], passwordKey: [UInt8], trunkKey: SipKey) {
-        guard !hintKeys.isEmpty, Set(hintKeys.map(\.id)).count == hintKeys.count, passwordKey.count == 32 else { return nil }
+    /// Nil for no hint key, two hint keys with one id, a password key that is not 32 bytes long, or one trunk key twice.
+    public init?(hintKeys: [HintKey], passwordKey: [UInt8], trunkKey: SipKey, acceptedTrunkKey: SipKey? = nil) {
+        guard !hintKeys.isEmpty, Set(hintKeys.map(\.id)).count == hintKeys.count, passwordKey.count == 32,
+            acceptedTrunkKey != trunkKey
+        else { return nil }
         self.hintKeys = hintKeys
         self.passwordKey = passwordKey
         self.trunkKey = trunkKey
+        self.acceptedTrunkKey = acceptedTrunkKey
     }
 
     /// A new ring with one hint key.
@@ -83,6 +88,40 @@ public struct KeyRing: Hashable, Sendable {
         return true
     }
 
+    /// The first step of a rotation of the trunk key: a fresh one, which is accepted and not sent under. False when one is accepted already.
+    public mutating func addTrunkKey(random: inout some RandomNumberGenerator) -> Bool {
+        guard acceptedTrunkKey == nil else { return false }
+        acceptedTrunkKey = SipKey(k0: random.next(), k1: random.next())
+        return true
+    }
+
+    /// The second step, when everybody has the accepted key: frames are sent under it from now on, and the one of before is accepted. Once
+    /// more, and it is as it was. False when no key is accepted.
+    public mutating func promoteTrunkKey() -> Bool {
+        guard let accepted = acceptedTrunkKey else { return false }
+        acceptedTrunkKey = trunkKey
+        trunkKey = accepted
+        return true
+    }
+
+    /// The last step, when nobody sends under the accepted key any more. False when none is accepted.
+    public mutating func retireTrunkKey() -> Bool {
+        guard acceptedTrunkKey != nil else { return false }
+        acceptedTrunkKey = nil
+        return true
+    }
+
+    /// Why a program that runs with `old` cannot go on with these keys, for the operator; nil when it can. Hint keys may be any. The trunk
+    /// keys must have one in common: a program that has missed a step of a rotation catches up.
+    public func problem(following old: KeyRing) -> String? {
+        guard passwordKey == old.passwordKey else { return "another passwordKey is another deployment; restart for that" }
+        let known = [old.trunkKey, old.acceptedTrunkKey].compactMap(\.self)
+        guard known.contains(trunkKey) || acceptedTrunkKey.map(known.contains) == true else {
+            return "no trunk key of before is in it; rotate it with 'swiftlet keys trunk', or restart for another deployment"
+        }
+        return nil
+    }
+
     private static func makeHintKey(id: UInt8, random: inout some RandomNumberGenerator) -> HintKey {
         guard let key = HintKey(id: id, cipherKey: makeBytes(16, random: &random), tagKey: makeBytes(32, random: &random))
         else { preconditionFailure("the lengths are constants") }
@@ -107,6 +146,7 @@ extension KeyRing {
             let until = key.until.map { ", \"until\": \($0)" } ?? ""
             return "    { \"id\": \(key.id), \"cipher\": \"\(hex(key.cipherKey))\", \"tag\": \"\(hex(key.tagKey))\"\(until) }"
         }
+        let accepted = acceptedTrunkKey.map { ",\n  \"acceptedTrunkKey\": \"\(hex(Self.bytes(of: $0)))\"" } ?? ""
         return """
             {
               "version": 1,
@@ -114,7 +154,7 @@ extension KeyRing {
             \(keys.joined(separator: ",\n"))
               ],
               "passwordKey": "\(hex(passwordKey))",
-              "trunkKey": "\(hex(Self.bytes(of: trunkKey)))"
+              "trunkKey": "\(hex(Self.bytes(of: trunkKey)))"\(accepted)
             }
 
             """
@@ -140,7 +180,8 @@ extension KeyRing {
     public init(parsingJSON bytes: RawSpan) throws(KeyFileError) {
         guard bytes.byteCount <= 65_536 else { throw KeyFileError("the key file is larger than 64 KiB") }
         let root = try KeyFileParser.parse(bytes)
-        let members = try root.object("the key file", exactly: ["version", "hintKeys", "passwordKey", "trunkKey"])
+        let members = try root.object(
+            "the key file", exactly: ["version", "hintKeys", "passwordKey", "trunkKey"], optional: ["acceptedTrunkKey"])
         let version = try members.number("version", "version", upTo: 1_000_000)
         guard version == 1 else {
             throw KeyFileError("line \(members.line("version")): version: \(version) is unknown, this program reads 1")
@@ -168,7 +209,16 @@ extension KeyRing {
         }
         let password = try members.key("passwordKey", "passwordKey", byteCount: 32)
         let trunk = try members.key("trunkKey", "trunkKey", byteCount: 16)
-        guard let trunkKey = SipKey(trunk.bytes), let ring = KeyRing(hintKeys: keys, passwordKey: password, trunkKey: trunkKey)
+        var acceptedKey: SipKey?
+        if members.contains("acceptedTrunkKey") {
+            let accepted = try members.key("acceptedTrunkKey", "acceptedTrunkKey", byteCount: 16)
+            guard accepted != trunk else {
+                throw KeyFileError("line \(members.line("acceptedTrunkKey")): acceptedTrunkKey: is the trunkKey; leave it out")
+            }
+            acceptedKey = SipKey(accepted.bytes)
+        }
+        guard let trunkKey = SipKey(trunk.bytes),
+            let ring = KeyRing(hintKeys: keys, passwordKey: password, trunkKey: trunkKey, acceptedTrunkKey: acceptedKey)
         else { throw KeyFileError("the keys do not make a ring") }
         self = ring
     }

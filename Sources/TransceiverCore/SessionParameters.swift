@@ -91,6 +91,8 @@ public enum WorkerCommand: Sendable {
     case endAll(reason: SessionEndReason)
     /// Tell relays from now on that no new sessions are wanted.
     case drain
+    /// Send under this trunk key from now on, and take frames under both.
+    case replaceTrunkKeys(SipKey, accepted: SipKey?)
     /// Tell every client that its call ends in so many seconds, because the process does.
     case announceEnd(seconds: Int)
 }

@@ -25,7 +25,7 @@ public struct TransceiverWorker: ~Copyable {
 
     private let identity: Identity
     private let settings: SessionSettings
-    private let key: TrunkKey
+    private var keys: TrunkKeys
     private var sessions: SessionTable
     private var timers: TimerWheel
     private var wires: WireSessions
@@ -52,16 +52,17 @@ public struct TransceiverWorker: ~Copyable {
     }
 
     /// - Parameters:
+    ///   - acceptedKey: frames under this trunk key are taken too.
     ///   - capacity: sessions at most; one more is refused with `tableFull`.
     ///   - trainsMax: trains open at once, at 64 KiB each: ingress workers that talk to us in one turn.
     public init(
-        identity: Identity, settings: SessionSettings, key: SipKey, dtls: consuming DTLSContext, capacity: Int, trainsMax: Int = 64,
-        mtu: Int = TrunkFormat.defaultMTU, now: Instant
+        identity: Identity, settings: SessionSettings, key: SipKey, acceptedKey: SipKey? = nil, dtls: consuming DTLSContext, capacity: Int,
+        trainsMax: Int = 64, mtu: Int = TrunkFormat.defaultMTU, now: Instant
     ) {
         self.dtls = dtls
         self.identity = identity
         self.settings = settings
-        self.key = TrunkKey(key)
+        keys = TrunkKeys(key, accepted: acceptedKey)
         sessions = SessionTable(capacity: capacity)
         timers = TimerWheel(capacity: capacity, now: now)
         wires = WireSessions(backend: settings.backend, capacity: capacity)
@@ -81,10 +82,10 @@ extension TransceiverWorker {
         counters.framesReceived += 1
         var frame: TrunkFrame
         do {
-            frame = try TrunkFrame(parsing: bytes, key: key)
+            frame = try TrunkFrame(parsing: bytes, key: keys.own)
         } catch {
-            counters.framesRefused[Int(error.rawValue)] += 1
-            return
+            guard let other = openAccepted(bytes, after: error) else { return }
+            frame = other
         }
         let header = frame.header
         guard header.cluster == identity.cluster, header.transceiver == identity.transceiver, header.worker == identity.worker else {
@@ -104,6 +105,20 @@ extension TransceiverWorker {
             pongCount += 1
         case .transceiverData, .confirm, .gone, .pong:
             counters.framesForOthers += 1
+        }
+    }
+
+    /// A frame that was refused under the key that we send under.
+    @_lifetime(copy bytes)
+    @inline(never)
+    private mutating func openAccepted(_ bytes: RawSpan, after error: TrunkError) -> TrunkFrame? {
+        do {
+            let frame = try keys.readAccepted(bytes, after: error)
+            counters.framesAcceptedKey += 1
+            return frame
+        } catch {
+            counters.framesRefused[Int(error.rawValue)] += 1
+            return nil
         }
     }
 
@@ -186,6 +201,9 @@ extension TransceiverWorker {
             }
             for id in wires.ids { perform(.end(session: id, reason: reason), at: now) }
         case .drain: draining = true
+        case .replaceTrunkKeys(let key, let accepted):
+            keys = TrunkKeys(key, accepted: accepted)
+            trains.replaceKey(key)
         case .announceEnd(let seconds): announceEnd(seconds, at: now)
         }
     }
@@ -343,7 +361,7 @@ extension TransceiverWorker {
         var storage = InlineArray<64, UInt8>(repeating: 0)
         var span = storage.mutableSpan
         var buffer = span.mutableBytes
-        let length = TrunkWriter.write(answer, header, key: key, to: &buffer)
+        let length = TrunkWriter.write(answer, header, key: keys.own, to: &buffer)
         packet.append(contentsOf: storage.span.bytes.bytes(0..<length))
         return TrunkTransmit(destination: pong.hop, segmentSize: 0, frames: 1, records: 1)
     }

@@ -8,6 +8,8 @@ public struct WorkerCounters: Sendable {
     public var framesRefused = InlineArray<16, UInt64>(repeating: 0)
     /// Authentic, but of another cluster, transceiver or worker, or of a kind that only relays get.
     public var framesForOthers: UInt64 = 0
+    /// Authentic under the accepted trunk key, not under the one that we send under.
+    public var framesAcceptedKey: UInt64 = 0
     public var recordsReceived: UInt64 = 0
     public var recordsWithoutSession: UInt64 = 0
     public var recordsOversized: UInt64 = 0

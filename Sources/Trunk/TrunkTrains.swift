@@ -35,7 +35,7 @@ import Primitives
     @usableFromInline var index: InlineArray<256, UInt16>
     @usableFromInline var count = 0
     @usableFromInline var drained = 0
-    @usableFromInline let key: TrunkKey
+    @usableFromInline var key: TrunkKey
     /// The length of every frame but the last.
     public let mtu: Int
 
@@ -195,6 +195,30 @@ extension TrunkTrains {
         for number in drained..<max(count, drained) {
             trains[number].endFrame()
             trains[number].isSealed = true
+        }
+    }
+
+    /// Sends under another key from now on. Frames that are whole stay under the one of before; what is gathered goes on under the new one.
+    public mutating func replaceKey(_ key: SipKey) {
+        self.key = TrunkKey(key)
+        for number in drained..<max(count, drained) {
+            unsafe Self.sumAgain(&trains[number], UnsafeRawPointer(storage.start), self.key)
+        }
+    }
+
+    /// The sum of the open frame, of the records that lie there.
+    @unsafe private static func sumAgain(_ train: inout Train, _ slots: UnsafeRawPointer, _ key: borrowing TrunkKey) {
+        // We wrote all that lies between.
+        let frame = unsafe RawSpan(_unsafeStart: slots + train.frameStart, byteCount: train.end &- train.frameStart)
+        train.sum = TagSum()
+        var offset = TrunkFormat.frameHeaderSize
+        var number = 1
+        while number <= train.frameRecords {
+            let words = (frame.u64LittleEndian(offset), frame.u64LittleEndian(offset &+ 8), frame.u64LittleEndian(offset &+ 16))
+            train.sum.add(words.0, words.1, words.2, number: number, key)
+            if TagSum.endsBlock(number) { endBlock(number, &train, key) }
+            offset &+= TrunkFormat.recordHeaderSize &+ Int(frame.u16(offset &+ 18))
+            number &+= 1
         }
     }
 

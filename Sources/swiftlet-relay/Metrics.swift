@@ -9,7 +9,7 @@ import Telemetry
 
 /// The numbers of one worker, in the order in which they are stored.
 enum RelayMetric: Int, CaseIterable {
-    case publicDatagrams, publicBytes, forwarded, trunkFrames, delivered, deliveredBytes
+    case publicDatagrams, publicBytes, forwarded, trunkFrames, trunkFramesAcceptedKey, delivered, deliveredBytes
     case flowsMade, flowsMoved, flowsConfirmed, flowsExpiredUnconfirmed, flowsExpiredIdle, flowsGone, flowsDisconnected
     case flowsAdopted, flowsTorn
     case parked, questions, flowsRecalled
@@ -26,6 +26,7 @@ enum RelayMetric: Int, CaseIterable {
         case .publicBytes: "swiftlet_relay_public_bytes_total"
         case .forwarded: "swiftlet_relay_forwarded_datagrams_total"
         case .trunkFrames: "swiftlet_relay_trunk_frames_received_total"
+        case .trunkFramesAcceptedKey: "swiftlet_relay_trunk_frames_accepted_key_total"
         case .delivered: "swiftlet_relay_delivered_datagrams_total"
         case .deliveredBytes: "swiftlet_relay_delivered_bytes_total"
         case .flowsMade: "swiftlet_relay_flows_made_total"
@@ -71,6 +72,7 @@ enum RelayMetric: Int, CaseIterable {
         case .publicBytes: "Their payload bytes."
         case .forwarded: "Public datagrams put into a train towards a transceiver."
         case .trunkFrames: "Frames received on the trunk."
+        case .trunkFramesAcceptedKey: "Frames under the accepted trunk key. Zero growth everywhere: it can be retired."
         case .delivered: "Datagrams handed out towards clients."
         case .deliveredBytes: "Their payload bytes."
         case .flowsMade: "Flows made by an authentic check from an unknown source."
@@ -138,6 +140,7 @@ struct RelayWords {
         self[.publicBytes] = counters.publicBytes
         self[.forwarded] = counters.forwarded
         self[.trunkFrames] = counters.trunkFrames
+        self[.trunkFramesAcceptedKey] = counters.trunkFramesAcceptedKey
         self[.delivered] = counters.delivered
         self[.deliveredBytes] = counters.deliveredBytes
         self[.flowsMade] = counters.flowsMade

@@ -121,6 +121,7 @@ struct RelaySettings: Sendable {
     var summary: String {
         let count = keys.ring.hintKeys.count
         var parts = ["\(count) hint key\(count == 1 ? "" : "s")"]
+        if keys.ring.acceptedTrunkKey != nil { parts.append("2 trunk keys") }
         if case .table(let entries) = directory { parts.append("\(entries.count) transceiver\(entries.count == 1 ? "" : "s")") }
         if options.relays != nil {
             let others = relays.entries.count { $0.id != options.relayID }
@@ -155,12 +156,9 @@ extension RelaySettings {
         if new.transceivers != old.options.transceivers, new.transceivers.isRegistry || old.options.transceivers.isRegistry {
             throw ConfigurationError("the configuration file: a registry cannot come, go or move while the relay runs; restart it for that")
         }
-        // Transceivers speak with these two: they cannot change on one side alone.
-        guard keys.ring.passwordKey == old.keys.ring.passwordKey else {
-            throw ConfigurationError("--key-file: \(new.keyFile): another passwordKey is another deployment; restart the relay for that")
-        }
-        guard keys.ring.trunkKey == old.keys.ring.trunkKey else {
-            throw ConfigurationError("--key-file: \(new.keyFile): another trunkKey is another deployment; restart the relay for that")
+        // Transceivers speak with these: they cannot change on one side alone.
+        if let problem = keys.ring.problem(following: old.keys.ring) {
+            throw ConfigurationError("--key-file: \(new.keyFile): \(problem)")
         }
     }
 }

@@ -147,12 +147,13 @@ struct ControlLoop: ~Copyable {
         do throws(ConfigurationError) {
             let fresh = try readKeyRing(keyFile)
             // Relays, and calls that run, know the old ones.
-            guard fresh.passwordKey == ring.passwordKey, fresh.trunkKey == ring.trunkKey else {
-                throw ConfigurationError("--key-file: \(keyFile): another passwordKey or trunkKey is another deployment; restart for that")
-            }
+            if let problem = fresh.problem(following: ring) { throw ConfigurationError("--key-file: \(keyFile): \(problem)") }
             office.desk.replace(ring: fresh)
             ring = fresh
-            say("swiftlet-transceiver: \(fresh.hintKeys.count) hint keys read from \(keyFile)")
+            for worker in workers { worker.send(.replaceTrunkKeys(fresh.trunkKey, accepted: fresh.acceptedTrunkKey)) }
+            office.steerer?.replace(keys: fresh)
+            let trunk = fresh.acceptedTrunkKey == nil ? "" : " and 2 trunk keys"
+            say("swiftlet-transceiver: \(fresh.hintKeys.count) hint keys\(trunk) read from \(keyFile)")
         } catch {
             complain("swiftlet-transceiver: \(error); the keys of before stay")
         }

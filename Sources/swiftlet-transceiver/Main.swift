@@ -72,8 +72,7 @@ import Trunk
             links.append(WorkerLink(commands.sender, events.receiver, counters))
             let start = MediaWorkerStart(
                 socket: sockets.take(index), engine: engine, identity: identity, settings: settings(options, backend), route: route,
-                trunkKey: keys.trunkKey,
-                certificate: certificate, sessions: options.sessions, trunkMTU: options.trunkMTU, commands: commands.receiver,
+                trunkKey: keys.trunkKey, acceptedTrunkKey: keys.acceptedTrunkKey, certificate: certificate, sessions: options.sessions, trunkMTU: options.trunkMTU, commands: commands.receiver,
                 events: events.sender, waker: commandWaker,
                 counters: counters)
             threads[index] = try WorkerThread.start(
@@ -90,7 +89,7 @@ import Trunk
         }
 
         let steerer = try Steerer(
-            options.steering, fallback: options.candidates, cluster: options.cluster, transceiver: id, on: trunk.ip, key: keys.trunkKey)
+            options.steering, fallback: options.candidates, cluster: options.cluster, transceiver: id, on: trunk.ip, keys: keys)
         // A wildcard is everywhere, so also where the trunk is.
         let reachable = signaling.ip.isAny ? SocketAddress(trunk.ip, port: signaling.port) : signaling
         var own = Member(id: MemberID(cluster: options.cluster, transceiver: id), trunk: trunk, signaling: reachable)

@@ -4,6 +4,7 @@ import Configuration
 import EventLoop
 import HTTP
 import Primitives
+import RoutingHint
 import Steering
 import TransceiverCore
 
@@ -23,7 +24,7 @@ struct Steerer: ~Copyable {
     ///
     /// - Parameter ip: the trunk's, from which ingresses are asked how they are.
     init?(
-        _ options: SteeringOptions, fallback: [SocketAddress], cluster: UInt16, transceiver: UInt32, on ip: IPAddress, key: SipKey
+        _ options: SteeringOptions, fallback: [SocketAddress], cluster: UInt16, transceiver: UInt32, on ip: IPAddress, keys: KeyRing
     ) throws(ConfigurationError) {
         guard let ingressFile = options.ingressFile else { return nil }
         self.options = options
@@ -40,11 +41,14 @@ struct Steerer: ~Copyable {
             }
         }
         do throws(Errno) {
-            probe = try IngressProbe(table, on: ip, cluster: cluster, transceiver: transceiver, key: key)
+            probe = try IngressProbe(table, on: ip, cluster: cluster, transceiver: transceiver, keys: keys)
         } catch { throw ConfigurationError("--ingress-file: a socket to ask ingresses: \(error)") }
         core = Steering(
             locator: ClientLocator(trustedProxies: options.trustedProxies), table: table, fallback: fallback, cluster: cluster)
     }
+
+    /// Pings go out under the ring's trunk key from now on, and pongs are taken under both.
+    func replace(keys: KeyRing) { probe.replace(keys) }
 
     var counters: SteeringCounters { core.counters }
     var table: IngressTable { core.table }

@@ -110,6 +110,9 @@ private func writeTrunk(_ text: inout PrometheusText, _ workers: [WorkerCounters
     for (index, worker) in workers.enumerated() {
         text.sample("swiftlet_transceiver_trunk_frames_received_total", [("worker", String(index))], worker.framesReceived)
     }
+    text.counter(
+        "swiftlet_transceiver_trunk_frames_accepted_key_total",
+        "Frames under the accepted trunk key. Zero growth everywhere: it can be retired.", sum(workers, \.framesAcceptedKey))
     text.counter("swiftlet_transceiver_trunk_records_received_total", "Client datagrams.", sum(workers, \.recordsReceived))
     text.counter("swiftlet_transceiver_trunk_records_sent_total", "Datagrams for clients.", sum(workers, \.recordsSent))
 }

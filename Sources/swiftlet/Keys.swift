@@ -4,19 +4,27 @@ import Glibc
 import Primitives
 import RoutingHint
 
-/// `swiftlet keys generate`, `add`, `promote`.
+/// `swiftlet keys generate`, `add`, `promote`, `trunk`.
 enum Keys {
     static let help = """
         usage: swiftlet keys generate --out FILE
                swiftlet keys add --key-file FILE
                swiftlet keys promote --key-file FILE [--retire-after SECONDS]
+               swiftlet keys trunk add|promote|retire --key-file FILE
 
         generate writes new keys, readable by their owner only. Every relay and transceiver of a cluster gets a copy. An existing file is not
-        touched. The other two rotate the key of routing hints while calls go on:
+        touched. The next two rotate the key of routing hints while calls go on:
 
           add      puts a new key into the file, which opens hints and makes none yet. Copy the file everywhere, and send SIGHUP
           promote  has the last key make hints from now on; the old one retires after that time (86700: the longest call).
                    Copy the file everywhere, and send SIGHUP
+
+        trunk rotates the key between relays and transceivers, and no packet is lost. After each step copy the file everywhere, send SIGHUP
+        to all of them, and see that all have taken it before the next step:
+
+          trunk add      puts a second trunk key into the file, whose frames are accepted
+          trunk promote  has frames sent under it; those under the one of before are accepted. Once more takes it back
+          trunk retire   drops the accepted one, when ..._trunk_frames_accepted_key_total grows nowhere any more
         """
 
     static func run(_ arguments: [String]) throws(CommandError) {
@@ -41,7 +49,30 @@ enum Keys {
                     throw CommandError("the last key is the one that makes hints already, or has retired; begin with 'keys add'")
                 }
             }
-        case .some(let verb): throw CommandError("there is no 'keys \(verb)'; there are generate, add and promote")
+        case "trunk": try rotateTrunkKey(rest)
+        case .some(let verb): throw CommandError("there is no 'keys \(verb)'; there are generate, add, promote and trunk")
+        }
+    }
+
+    private static func rotateTrunkKey(_ arguments: [String]) throws(CommandError) {
+        let step = arguments.first ?? "--help"
+        guard step != "--help" else { return say(help) }
+        guard ["add", "promote", "retire"].contains(step) else {
+            throw CommandError("there is no 'keys trunk \(step)'; there are add, promote and retire")
+        }
+        guard let given = try Arguments(Array(arguments.dropFirst()), names: ["--key-file"], help: help) else { return }
+        try change(try given.required("--key-file")) { ring throws(CommandError) in
+            var entropy = Crypto.SystemEntropy()
+            switch step {
+            case "add":
+                guard ring.addTrunkKey(random: &entropy) else {
+                    throw CommandError("there is an accepted trunk key already; 'keys trunk promote' or 'keys trunk retire' comes next")
+                }
+            case "promote":
+                guard ring.promoteTrunkKey() else { throw CommandError("there is no accepted trunk key; begin with 'keys trunk add'") }
+            default:
+                guard ring.retireTrunkKey() else { throw CommandError("there is no accepted trunk key to retire") }
+            }
         }
     }
 

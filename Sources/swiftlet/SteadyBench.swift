@@ -139,7 +139,7 @@ private struct SteadyCalls: ~Copyable {
             swap(&buffer, &self.buffer)
             swap(&frame, &self.frame)
         }
-        let key = maker.ring.trunkKey
+        let keys = TrunkKeys(maker.ring.trunkKey, accepted: maker.ring.acceptedTrunkKey)
         while true {
             var name = sockaddr_in()
             var length = socklen_t(MemoryLayout<sockaddr_in>.size)
@@ -150,7 +150,7 @@ private struct SteadyCalls: ~Copyable {
             }
             guard count > 0 else { return }
             // Trains come apart by themselves: this socket does not ask for them whole.
-            guard var received = try? TrunkFrame(parsing: buffer.span.bytes.extracting(0..<count), key: key) else { continue }
+            guard var received = try? keys.read(buffer.span.bytes.extracting(0..<count)) else { continue }
             var header = received.header
             guard header.kind == .clientData else { continue }
             var writer = TrunkWriter(limit: frame.count)
@@ -164,7 +164,7 @@ private struct SteadyCalls: ~Copyable {
             guard writer.recordCount > 0 else { continue }
             header.worker = header.ingressWorker
             header.hops = 0
-            writer.finish(header, key: key, in: &target)
+            writer.finish(header, key: keys.own, in: &target)
             withUnsafePointer(to: &name) { pointer in
                 pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
                     _ = sendto(

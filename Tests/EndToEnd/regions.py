@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import tempfile
@@ -95,6 +96,26 @@ class Regions(Server):
             grown = [relay for relay in self.alive() if relay.passed_on() > before[relay.number] + 20]
             return grown[0] if len(grown) == 1 else None
         return wait_until(growing, "one relay of the cluster that passes frames on")
+
+    def rotate_trunk_key(self, step):
+        """`swiftlet keys trunk STEP`, then SIGHUP to one program after the other; yields after each."""
+        subprocess.run([EXECUTABLE, "keys", "trunk", step, "--key-file", self.folder / "keys.json"], check=True)
+        for process in [self.transceiver, *(relay.process for relay in self.relays)]:
+            before = len(process.output)
+            process.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: any(re.search(r"read again: |hint keys.* read from", line) for line in process.output[before:]),
+                       lambda: f"other keys in {process}")
+            yield
+
+    def frames_with_wrong_tags(self):
+        relays = sum(relay.metrics().total(r'^swiftlet_relay_dropped_total\{[^}]*reason="trunk_tag"') for relay in self.relays)
+        return relays + self.metrics().total(r'^swiftlet_transceiver_dropped_total\{what="frame",reason="wrong_tag"')
+
+    def frames_under_the_accepted_key(self):
+        """Of the transceiver, the ingress relay, and both relays of the cluster."""
+        name = "trunk_frames_accepted_key_total"
+        relays = [relay.metrics().total(f"^swiftlet_relay_{name}") for relay in self.relays]
+        return self.metrics().total(f"^swiftlet_transceiver_{name}"), relays[0], relays[1] + relays[2]
 
     def alive(self):
         return [relay for relay in self.cluster if relay.process.process.poll() is None]

@@ -17,7 +17,7 @@ import time
 import unittest
 
 from relay_bench import Bench, Report, child, free_port, kill_worker
-from harness import EXECUTABLE, Swiftlet, wait_until
+from harness import EXECUTABLE, Metrics, Swiftlet, request, wait_until
 
 LONG = os.environ.get("SWIFTLET_FAULTS") == "long"
 MAY_MOUNT = subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0 if os.geteuid() == 0 else False
@@ -426,7 +426,8 @@ class Reload(unittest.TestCase):
         wait_until(lambda: any(re.search(pattern, line) for line in relay.output[before:]), lambda: f"'{pattern}' from {relay}")
 
     def keys(self, bench, *words):
-        subprocess.run([EXECUTABLE, "keys", *words[:1], "--key-file", bench.keys, *words[1:]], check=True)
+        verbs = 2 if words[0] == "trunk" else 1
+        subprocess.run([EXECUTABLE, "keys", *words[:verbs], "--key-file", bench.keys, *words[verbs:]], check=True)
 
     def assert_calls_flow(self, bench):
         total = Report(bench.load(2, flows=20)).total
@@ -453,6 +454,25 @@ class Reload(unittest.TestCase):
             self.assert_calls_flow(bench)
             kill_worker(relay)
             relay.wait_for("goes on with")
+            self.assert_calls_flow(bench)
+
+    def test_the_trunk_key_changes_under_load(self):
+        with Bench() as bench:
+            relay = bench.relay("--metrics", "127.0.0.1:0")
+            self.keys(bench, "trunk", "add")
+            self.hang_up(relay, "read again: 1 hint key, 2 trunk keys, 1 transceiver")
+            # It sends under the old key, as long as it runs, and takes both.
+            load = bench.load(6)
+            for _ in range(7):
+                self.keys(bench, "trunk", "promote")
+                self.hang_up(relay, "read again: 1 hint key, 2 trunk keys, 1 transceiver")
+                time.sleep(0.3)
+            total = Report(load).total
+            self.assertEqual((total["lost"], total["lost-back"], total["twice"], total["twice-back"]), (0, 0, 0, 0))
+            accepted = Metrics(request(relay.metrics_url(), "GET", "/metrics").text).total("^swiftlet_relay_trunk_frames_accepted_key_total")
+            self.assertGreater(accepted, 0)
+            self.keys(bench, "trunk", "retire")
+            self.hang_up(relay, "read again: 1 hint key, 1 transceiver")
             self.assert_calls_flow(bench)
 
     def test_a_bad_file_changes_nothing_not_even_for_the_next_worker(self):

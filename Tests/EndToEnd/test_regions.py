@@ -6,6 +6,7 @@ import unittest
 
 from aiortc_client import AiortcCall
 from chromium import Chromium
+from harness import wait_until
 from regions import CLUSTER, Regions
 
 
@@ -52,6 +53,36 @@ class TwoHops(unittest.TestCase):
             time.sleep(2)
             self.assertEqual(regions.carrier().number, carrier.number)
             call.wait_for_tone()
+
+    def test_the_trunk_key_is_rotated_and_no_frame_is_lost(self):
+        with Regions() as regions, AiortcCall(regions) as call:
+            call.connect()
+            call.wait_for_tone()
+            old = (regions.folder / "keys.json").read_text()
+            for _ in regions.rotate_trunk_key("add"):
+                regions.carrier()
+            self.assertEqual(regions.frames_under_the_accepted_key(), (0, 0, 0))
+            # One by one, so that for a while some speak under the old key and some under the new one.
+            for _ in regions.rotate_trunk_key("promote"):
+                regions.carrier()
+            seen = regions.frames_under_the_accepted_key()
+            self.assertTrue(all(seen), seen)
+            # Everybody sends under the new one: nothing comes under the other any more, so it can go.
+            regions.carrier()
+            seen = regions.frames_under_the_accepted_key()
+            for _ in regions.rotate_trunk_key("retire"):
+                regions.carrier()
+            self.assertEqual(regions.frames_under_the_accepted_key(), seen)
+            call.wait_for_tone()
+            self.assertEqual(regions.frames_with_wrong_tags(), 0)
+            # A program with the file of before is told so, and goes on; one that begins with it is not listened to.
+            (regions.folder / "keys.json").write_text(old)
+            regions.ingress.process.process.send_signal(signal.SIGHUP)
+            regions.ingress.process.wait_for("no trunk key of before is in it.*stays in use")
+            regions.carrier()
+            regions.ingress.kill()
+            regions.ingress.start(regions.folder)
+            wait_until(lambda: regions.frames_with_wrong_tags() > 0, "frames under the old key, dropped and counted")
 
     def test_a_relays_file_with_a_mistake_is_named_and_changes_nothing(self):
         with Regions() as regions, AiortcCall(regions) as call:

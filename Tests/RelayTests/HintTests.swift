@@ -180,6 +180,47 @@ struct HintVector: Sendable {
         #expect(isAlone)
     }
 
+    @Test func `a trunk key is added, promoted and retired, and what is written is read back`() throws {
+        var random = SeededGenerator(seed: 5)
+        let before = wellKnownKeyRing()
+        var ring = before
+        let early = (ring.promoteTrunkKey(), ring.retireTrunkKey())
+        #expect(early == (false, false) && ring == before)
+        let (isAdded, isAddedAgain) = (ring.addTrunkKey(random: &random), ring.addTrunkKey(random: &random))
+        #expect(isAdded && !isAddedAgain)
+        let added = ring
+        #expect(added.trunkKey == before.trunkKey && added.acceptedTrunkKey != nil)
+        let isPromoted = ring.promoteTrunkKey()
+        let promoted = ring
+        #expect(isPromoted && promoted.trunkKey == added.acceptedTrunkKey && promoted.acceptedTrunkKey == before.trunkKey)
+        let isRetired = ring.retireTrunkKey()
+        #expect(isRetired && ring.trunkKey == promoted.trunkKey && ring.acceptedTrunkKey == nil)
+        for each in [added, promoted, ring] { #expect(try KeyRing(parsingJSON: each.json) == each) }
+        var back = promoted
+        let isBack = back.promoteTrunkKey()
+        #expect(isBack && back == added)
+        #expect(KeyRing(hintKeys: before.hintKeys, passwordKey: before.passwordKey, trunkKey: before.trunkKey) == before)
+    }
+
+    /// Whoever has missed a step catches up; whoever has missed all of them would speak with nobody in between.
+    @Test func `a running program takes a ring that shares a trunk key with its own`() {
+        var random = SeededGenerator(seed: 6)
+        let before = wellKnownKeyRing()
+        var ring = before
+        _ = ring.addTrunkKey(random: &random)
+        let added = ring
+        _ = ring.promoteTrunkKey()
+        let promoted = ring
+        _ = ring.retireTrunkKey()
+        let retired = ring
+        for (old, new) in [(before, added), (added, promoted), (promoted, retired), (before, promoted), (added, retired), (added, before)] {
+            #expect(new.problem(following: old) == nil)
+        }
+        #expect(retired.problem(following: before)?.contains("no trunk key of before") == true)
+        let other = KeyRing.generate(random: &random)
+        #expect(other.problem(following: before)?.contains("another passwordKey") == true)
+    }
+
     @Test func `two generated rings differ`() {
         var random = SystemEntropy()
         #expect(KeyRing.generate(random: &random) != KeyRing.generate(random: &random))
@@ -202,6 +243,12 @@ struct HintVector: Sendable {
             message(replacing("\"cipher\": \"", "\"cipher\": \"0"))
                 == "line 4: hintKeys[0].cipher: 33 characters, want 32 hexadecimal digits")
         #expect(message(replacing("\"trunkKey\": \"", "\"trunkKey\": \"\\u0030")).contains("neither escapes"))
+        #expect(
+            message(replacing("\"trunkKey\": \"", "\"acceptedTrunkKey\": \"00\",\n  \"trunkKey\": \""))
+                == "line 7: acceptedTrunkKey: 2 characters, want 32 hexadecimal digits")
+        let line = good.split(separator: "\n").first { $0.contains("\"trunkKey\"") } ?? ""
+        let twice = replacing(String(line), line + ",\n" + line.replacing("trunkKey", with: "acceptedTrunkKey"))
+        #expect(message(twice) == "line 8: acceptedTrunkKey: is the trunkKey; leave it out")
         let keyless = "{\"version\": 1, \"hintKeys\": [], \"passwordKey\": \"\", \"trunkKey\": \"\"}"
         #expect(message(keyless) == "line 1: hintKeys: 0 keys, want 1 to 32")
         #expect(message(String(repeating: "[", count: 100)).contains("nested deeper"))

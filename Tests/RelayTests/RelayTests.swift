@@ -17,7 +17,7 @@ final class Bench {
     var relay: Relay
     var codec: HintCodec
     var now = Instant(nanoseconds: 5_000_000_000_000)
-    let ring = wellKnownKeyRing()
+    var ring = wellKnownKeyRing()
     private var buffer = ByteSlab(count: 1, slotSize: 65_536)
 
     init(
@@ -356,6 +356,52 @@ private let dtls: [UInt8] = [0x16, 0xFE, 0xFF, 0, 0]
         #expect(bench.dropped(.trunkTag) == 1)
         #expect(bench.downlink(bytes: rtp).isEmpty)
         #expect(bench.dropped(.trunkTruncated) == 1)
+    }
+
+    @Test func `during a rotation frames of both trunk keys are taken, and afterwards those of the new one`() throws {
+        let bench = Bench()
+        let before = bench.ring
+        var random = SeededGenerator(seed: 8)
+        let header = TrunkHeader(kind: .transceiverData, worker: 2, cluster: 7, transceiver: 1, ingressRelay: 9, ingressWorker: 2)
+        let records = [Delivery(client: client, session: 1, payload: rtp), Delivery(client: other, session: 2, payload: dtls)]
+        func take(_ ring: KeyRing) {
+            bench.ring = ring
+            bench.relay.replaceKeys(ring, trunkMTU: TrunkFormat.defaultMTU)
+        }
+        /// Which of the frames of old, new and foreign key are taken.
+        func taken(_ old: SipKey, _ new: SipKey) -> [Bool] {
+            [old, new, SipKey(k0: 1, k1: 2)].map { bench.downlink(bytes: trunkFrame(header, records, key: $0)) == records }
+        }
+        var ring = before
+        _ = ring.addTrunkKey(random: &random)
+        let (old, new) = (before.trunkKey, try #require(ring.acceptedTrunkKey))
+        #expect(taken(old, new) == [true, false, false])
+        #expect(bench.dropped(.trunkTag) == 2 && bench.relay.counters.trunkFramesAcceptedKey == 0)
+
+        take(ring)
+        #expect(taken(old, new) == [true, true, false])
+        #expect(bench.dropped(.trunkTag) == 3 && bench.relay.counters.trunkFramesAcceptedKey == 1)
+
+        // A train under way, and a pong.
+        _ = bench.receive(bench.check(bench.mint()), client)
+        #expect(bench.receive(rtp, client) == .forwarded)
+        _ = ring.promoteTrunkKey()
+        take(ring)
+        #expect(bench.receive(rtp, client) == .forwarded)
+        var ping = header
+        ping.kind = .ping
+        _ = bench.downlink(bytes: trunkFrame(ping, [Delivery(client: client, session: 42, payload: [])], key: old))
+        // `drain` reads under the new key alone.
+        #expect(bench.drain().map(\.header.kind) == [.pong, .clientData, .clientData, .clientData])
+        #expect(taken(old, new) == [true, true, false])
+        #expect(bench.dropped(.trunkTag) == 4 && bench.relay.counters.trunkFramesAcceptedKey == 3)
+
+        _ = ring.retireTrunkKey()
+        take(ring)
+        #expect(taken(old, new) == [false, true, false])
+        #expect(bench.dropped(.trunkTag) == 6 && bench.relay.counters.trunkFramesAcceptedKey == 3)
+        // What is wrong with a frame but its tag is told as it is.
+        #expect(bench.downlink(bytes: rtp).isEmpty && bench.dropped(.trunkTruncated) == 1)
     }
 
     @Test func `an unconfirmed flow ends after ten seconds, whatever its client sends`() {

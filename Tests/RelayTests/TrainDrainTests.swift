@@ -53,6 +53,32 @@ import Trunk
         }
     }
 
+    /// 40 records: whole blocks, records after the last one, and frames that are whole already.
+    @Test(arguments: [40, 700]) func `a train under way goes on under another key, and loses nothing`(count: Int) throws {
+        let other = SipKey(k0: 5, k1: 6)
+        var trains = TrunkTrains(capacity: 2, key: wellKnownTrunkKey)
+        for number in 0..<count { #expect(Self.append("\(number)", worker: 1, to: &trains)) }
+        #expect(Self.append("to another", worker: 2, to: &trains))
+        trains.replaceKey(other)
+        for number in count..<2 * count { #expect(Self.append("\(number)", worker: 1, to: &trains)) }
+        var buffer = ByteSlab(count: 1, slotSize: 65_536)
+        let keys = TrunkKeys(other, accepted: wellKnownTrunkKey)
+        var (texts, old): ([String], Int) = ([], 0)
+        while let next = trains.peek() {
+            let length = buffer.write(0, 0..<65_536) { _ = trains.nextTransmit(into: &$0) }
+            let size = next.segmentSize == 0 ? length : next.segmentSize
+            for start in stride(from: 0, to: length, by: size) {
+                let bytes = buffer.bytes(0, start..<min(start + size, length))
+                if (try? TrunkFrame(parsing: bytes, key: other)) == nil { old += 1 }
+                var frame = try keys.read(bytes)
+                while let record = frame.nextRecord() { texts.append(String(decoding: record.payload.array, as: UTF8.self)) }
+            }
+        }
+        #expect(texts == (0..<2 * count).map(String.init) + ["to another"])
+        // Only frames that were whole before.
+        #expect(old == (count == 40 ? 0 : 13))
+    }
+
     @Test func `a record for a train that has left waits for the next one`() throws {
         var trains = TrunkTrains(capacity: 3, key: wellKnownTrunkKey)
         #expect(Self.append("a", worker: 1, to: &trains))

@@ -30,6 +30,33 @@ import Trunk
         #expect(sent.isEmpty)
     }
 
+    @Test func `during a rotation frames of both trunk keys are taken, and answers go out under the first`() throws {
+        var bench = try WorkerBench.make()
+        let new = SipKey(k0: 5, k1: 6)
+        // Answered with gone: the session is not here.
+        let record = Record(client: WorkerBench.client, session: 1, payload: [22, 1, 2])
+        func answered(_ key: SipKey, under answer: SipKey) -> Bool {
+            bench.receive(clientFrame([record], key: key))
+            return bench.sent(key: answer).map(\.header.kind) == [.gone]
+        }
+        #expect(answered(wellKnownTrunkKey, under: wellKnownTrunkKey) && !answered(new, under: wellKnownTrunkKey))
+        bench.worker.perform(.replaceTrunkKeys(wellKnownTrunkKey, accepted: new), at: bench.now)
+        #expect(answered(wellKnownTrunkKey, under: wellKnownTrunkKey) && answered(new, under: wellKnownTrunkKey))
+        #expect(!answered(SipKey(k0: 1, k1: 2), under: wellKnownTrunkKey))
+        // What waits when the key changes leaves under the new one.
+        bench.receive(clientFrame([record]))
+        bench.worker.perform(.replaceTrunkKeys(new, accepted: wellKnownTrunkKey), at: bench.now)
+        #expect(bench.sent(key: new).map(\.header.kind) == [.gone])
+        #expect(answered(wellKnownTrunkKey, under: new) && answered(new, under: new))
+        bench.receive(pingFrame(TrunkProbe(sentAt: 1, sequence: 2, state: .serving)))
+        #expect(bench.sent(key: new).map(\.header.kind) == [.pong])
+        bench.worker.perform(.replaceTrunkKeys(new, accepted: nil), at: bench.now)
+        #expect(!answered(wellKnownTrunkKey, under: new) && answered(new, under: new))
+        let counters = bench.worker.counters
+        #expect(counters.framesAcceptedKey == 3)
+        #expect(counters.framesRefused[Int(TrunkError.wrongTag.rawValue)] == 3)
+    }
+
     @Test func `an authentic frame for somebody else is counted and dropped`() throws {
         var bench = try WorkerBench.make()
         bench.create(5)

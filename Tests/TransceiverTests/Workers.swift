@@ -75,14 +75,14 @@ struct WorkerBench: ~Copyable {
     }
 
     /// Everything that waits to be sent.
-    mutating func sent() -> [SentFrame] {
+    mutating func sent(key: SipKey = wellKnownTrunkKey) -> [SentFrame] {
         var frames: [SentFrame] = []
         while let next = worker.peekTransmit() {
             let length = buffer.write(0, 0..<65_536) { _ = worker.nextTransmit(into: &$0) }
             let size = next.segmentSize == 0 ? length : next.segmentSize
             for start in stride(from: 0, to: length, by: size) {
                 let bytes = buffer.bytes(0, start..<min(start + size, length)).array
-                frames.append(SentFrame(bytes, to: next.destination))
+                frames.append(SentFrame(bytes, to: next.destination, key: key))
             }
         }
         return frames
@@ -103,8 +103,8 @@ struct WorkerBench: ~Copyable {
 }
 
 extension SentFrame {
-    init(_ bytes: [UInt8], to destination: SocketAddress) {
-        guard var frame = try? TrunkFrame(parsing: bytes.span.bytes, key: wellKnownTrunkKey) else { fatalError("a frame without a tag") }
+    init(_ bytes: [UInt8], to destination: SocketAddress, key: SipKey = wellKnownTrunkKey) {
+        guard var frame = try? TrunkFrame(parsing: bytes.span.bytes, key: key) else { fatalError("a frame without a tag") }
         self.init(destination: destination, header: frame.header, records: [], probe: frame.probe)
         while let record = frame.nextRecord() {
             records.append(Record(client: record.client, session: record.session, payload: record.payload.array))
