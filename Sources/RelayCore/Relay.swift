@@ -603,7 +603,8 @@ extension Relay {
         header.hops = 0
         // A relay that asks waits at a worker of its own; a transceiver has said where it waits.
         if header.ingressRelay != relayID { header.worker = header.ingressWorker }
-        Self.write(TrunkProbe(sentAt: probe.sentAt, sequence: probe.sequence, state: .serving), header, trunkKeys.own, to: &pongs, pongCount)
+        Self.write(
+            TrunkProbe(sentAt: probe.sentAt, sequence: probe.sequence, state: .serving), header, trunkKeys.own, to: &pongs, pongCount)
         pongDestinations[pongCount] = peer
         pongCount &+= 1
     }

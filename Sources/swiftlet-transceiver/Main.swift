@@ -72,7 +72,8 @@ import Trunk
             links.append(WorkerLink(commands.sender, events.receiver, counters))
             let start = MediaWorkerStart(
                 socket: sockets.take(index), engine: engine, identity: identity, settings: settings(options, backend), route: route,
-                trunkKey: keys.trunkKey, acceptedTrunkKey: keys.acceptedTrunkKey, certificate: certificate, sessions: options.sessions, trunkMTU: options.trunkMTU, commands: commands.receiver,
+                trunkKey: keys.trunkKey, acceptedTrunkKey: keys.acceptedTrunkKey, certificate: certificate, sessions: options.sessions,
+                trunkMTU: options.trunkMTU, commands: commands.receiver,
                 events: events.sender, waker: commandWaker,
                 counters: counters)
             threads[index] = try WorkerThread.start(

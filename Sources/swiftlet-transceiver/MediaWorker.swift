@@ -70,7 +70,8 @@ struct MediaWorker: ~Copyable {
         let counters = start.counters
         let core = TransceiverWorker(
             identity: start.identity, settings: start.settings, key: start.trunkKey, acceptedKey: start.acceptedTrunkKey,
-            dtls: try DTLSContext(certificate: start.certificate), capacity: start.sessions, trainsMax: MediaLimits.trains, mtu: start.trunkMTU, now: MonotonicClock.now())
+            dtls: try DTLSContext(certificate: start.certificate), capacity: start.sessions, trainsMax: MediaLimits.trains,
+            mtu: start.trunkMTU, now: MonotonicClock.now())
         let trunk = try engine.add(start.socket, receivingInto: received, tag: Self.trunkTag)
         _ = try engine.reactor.register(waker.descriptor, for: .readable, tag: Self.wakerTag)
         // Only a receive that is measured asks for its time.

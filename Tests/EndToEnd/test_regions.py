@@ -1,6 +1,8 @@
 """A call whose first hop is a relay of another region. See regions.py."""
 
+import pathlib
 import signal
+import tempfile
 import time
 import unittest
 
@@ -55,7 +57,11 @@ class TwoHops(unittest.TestCase):
             call.wait_for_tone()
 
     def test_the_trunk_key_is_rotated_and_no_frame_is_lost(self):
-        with Regions() as regions, AiortcCall(regions) as call:
+        ingresses = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory())) / "ingresses"
+        regions = Regions("--ingress-file", ingresses)
+        ingress = regions.ingress
+        ingresses.write_text(f"here {ingress.public} 50 8 {ingress.cluster} {ingress.number}@{ingress.trunk}\n")
+        with regions, AiortcCall(regions) as call:
             call.connect()
             call.wait_for_tone()
             old = (regions.folder / "keys.json").read_text()
@@ -75,6 +81,8 @@ class TwoHops(unittest.TestCase):
             self.assertEqual(regions.frames_under_the_accepted_key(), seen)
             call.wait_for_tone()
             self.assertEqual(regions.frames_with_wrong_tags(), 0)
+            # Also for whoever asks ingresses how they are.
+            self.assertNotIn("does not answer", "\n".join(regions.transceiver.output))
             # A program with the file of before is told so, and goes on; one that begins with it is not listened to.
             (regions.folder / "keys.json").write_text(old)
             regions.ingress.process.process.send_signal(signal.SIGHUP)
