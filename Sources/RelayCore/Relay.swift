@@ -495,9 +495,15 @@ extension Relay {
         do {
             frame = try TrunkFrame(parsing: datagram, key: trunkKeys.own)
         } catch {
-            guard let other = openAccepted(datagram, after: error) else { return nil }
-            frame = other
+            return openAccepted(datagram, from: peer, after: error, at: now)
         }
+        return take(frame, datagram, from: peer, at: now)
+    }
+
+    /// The frame, if it has something for clients.
+    @_lifetime(copy frame)
+    @inline(__always)
+    private mutating func take(_ frame: TrunkFrame, _ datagram: RawSpan, from peer: SocketAddress, at now: Instant) -> TrunkFrame? {
         let isOurs = frame.header.ingressRelay == relayID
         switch frame.header.kind {
         case .transceiverData where isOurs: return frame
@@ -515,15 +521,18 @@ extension Relay {
     /// A frame that was refused under the key that we send under.
     @_lifetime(copy datagram)
     @inline(never)
-    private mutating func openAccepted(_ datagram: RawSpan, after error: TrunkError) -> TrunkFrame? {
+    private mutating func openAccepted(_ datagram: RawSpan, from peer: SocketAddress, after error: TrunkError, at now: Instant)
+        -> TrunkFrame?
+    {
+        let frame: TrunkFrame
         do {
-            let frame = try trunkKeys.readAccepted(datagram, after: error)
-            counters.trunkFramesAcceptedKey &+= 1
-            return frame
+            frame = try trunkKeys.readAccepted(datagram, after: error)
         } catch {
             counters.count(RelayDropReason(error))
             return nil
         }
+        counters.trunkFramesAcceptedKey &+= 1
+        return take(frame, datagram, from: peer, at: now)
     }
 
     /// A frame of another ingress relay: to the transceiver, or back. Its header says all, and nothing is remembered.

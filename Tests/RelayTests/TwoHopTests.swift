@@ -265,6 +265,48 @@ private final class Network {
         #expect(network[11].dropped(.trunkTag) == 1)
     }
 
+    @Test func `while the trunk key is rotated, relay by relay, every packet arrives and all relays answer each other`() throws {
+        let network = Network()
+        var random = SeededGenerator(seed: 9)
+        var ring = wellKnownKeyRing()
+        _ = network[1].receive(network[1].check(network[1].mint(session: 77, cluster: 7)), client)
+        network.settle()
+        network.atTransceivers = []
+        var sent: UInt8 = 0
+        for step in 0..<3 {
+            let before = ring
+            let isDone = step == 0 ? ring.addTrunkKey(random: &random) : step == 1 ? ring.promoteTrunkKey() : ring.retireTrunkKey()
+            #expect(isDone)
+            for id: UInt16 in [11, 1, 12, 2] {
+                // What waits when the key changes arrives as well.
+                for isTaken in [false, true] {
+                    if isTaken { network[id].relay.replaceKeys(ring, trunkMTU: TrunkFormat.defaultMTU) }
+                    sent += 1
+                    #expect(network[1].receive(rtp + [sent], client) == .forwarded)
+                }
+                network.advance(milliseconds: 300)
+                for index in 0..<network[id].relay.peerCount {
+                    #expect(network[id].relay.peerHealth(index).isAlive, "step \(step), relay \(id)")
+                }
+                // A transceiver that has not taken the file yet, and one that has.
+                for keys in [before, ring] {
+                    let both = TrunkKeys(keys.trunkKey, accepted: keys.acceptedTrunkKey)
+                    for frame in network.atTransceivers { _ = try both.read(frame.bytes.bytes) }
+                }
+                let texts = try network.atTransceivers.flatMap { frame in
+                    var opened = try TrunkKeys(ring.trunkKey, accepted: ring.acceptedTrunkKey).read(frame.bytes.bytes)
+                    var last: [UInt8?] = []
+                    while let record = opened.nextRecord() { last.append(record.payload.array.last) }
+                    return last
+                }
+                #expect(texts == [sent - 1, sent])
+                network.atTransceivers = []
+            }
+        }
+        for id: UInt16 in [1, 2, 11, 12] { #expect(network[id].dropped(.trunkTag) == 0) }
+        #expect(network[11].relay.counters.trunkFramesAcceptedKey + network[12].relay.counters.trunkFramesAcceptedKey > 0)
+    }
+
     @Test func `the round trip to every other relay is known`() {
         let network = Network()
         network.advance(milliseconds: 1_500)
