@@ -147,7 +147,9 @@ class ChromiumTab(Tab):
     def screenshot(self, path, width=900, height=1000, dark=False):
         self.view(width, height, dark)
         picture = self.command("Page.captureScreenshot", format="png")
-        pathlib.Path(path).write_bytes(base64.b64decode(picture["data"]))
+        path = pathlib.Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(base64.b64decode(picture["data"]))
 
     @property
     def errors(self):
