@@ -54,6 +54,8 @@ public struct SilenceEndpointing: EndpointPolicy {
     private static let pitch: Float = 0.6
     /// An outage is not silence: a turn waits so long for the network, in milliseconds. Whoever stops to send altogether ends a turn, too.
     private static let outageMilliseconds = 2_000
+    /// For so long concealment stands in for what is lost, before it counts as an outage.
+    private static let bridgedMilliseconds = 40
 
     /// Takes effect with the next hop.
     public var settings: VoiceActivity.Settings
@@ -75,8 +77,8 @@ public struct SilenceEndpointing: EndpointPolicy {
     public mutating func hear(_ hop: SpeechHop) -> VoiceActivityEvent? {
         outage = hop.isMissing ? outage + 10 : 0
         if isSpeaking, outage > 0, outage <= Self.outageMilliseconds {
-            // What was silent before it may have been concealment: whoever comes back has all of the silence before him.
-            lastSpeech = hop.milliseconds
+            // What concealment has bridged before it is known no better.
+            lastSpeech = min(lastSpeech + (outage == 10 ? Self.bridgedMilliseconds : 0) + 10, hop.milliseconds)
             return nil
         }
         let threshold = min(max(settings.threshold, 0.01), 0.99)

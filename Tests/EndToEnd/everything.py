@@ -13,9 +13,9 @@ import time
 
 FOLDER = pathlib.Path(__file__).parent
 JOBS = max(1, int(os.environ.get("SWIFTLET_TEST_JOBS", "2")))
-ALONE = ["test_flood", "test_faults", "test_faults_clients", "test_redis"]
+ALONE = ["test_flood", "test_conversation", "test_faults", "test_faults_clients", "test_redis"]
 # The longest first, so that none of them is left over at the end.
-LONG_FIRST = ["test_members", "test_tcp", "test_calls", "test_grpc_backends", "test_console", "test_dashboard", "test_conversation", "test_backends", "test_drain"]
+LONG_FIRST = ["test_members", "test_tcp", "test_calls", "test_grpc_backends", "test_console", "test_dashboard", "test_backends", "test_drain"]
 
 
 class Run:
