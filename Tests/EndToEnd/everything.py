@@ -13,7 +13,9 @@ import time
 
 FOLDER = pathlib.Path(__file__).parent
 JOBS = max(1, int(os.environ.get("SWIFTLET_TEST_JOBS", "2")))
-ALONE = ["test_flood", "test_conversation", "test_faults", "test_faults_clients", "test_redis"]
+ALONE = ["test_flood", "test_conversation", "test_faults"]
+# These bear each other, but not a browser that draws.
+QUIET = ["test_redis", "test_faults_clients"]
 # The longest first, so that none of them is left over at the end.
 LONG_FIRST = ["test_members", "test_tcp", "test_calls", "test_grpc_backends", "test_console", "test_dashboard", "test_backends", "test_drain"]
 
@@ -60,13 +62,12 @@ def run(modules, jobs):
 
 def main():
     modules = sorted(path.stem for path in FOLDER.glob("test_*.py"))
-    together = [module for module in modules if module not in ALONE]
+    together = [module for module in modules if module not in ALONE + QUIET]
     together.sort(key=lambda module: (LONG_FIRST.index(module) if module in LONG_FIRST else len(LONG_FIRST), module))
-    totals, failing = run(together, JOBS)
-    alone, more = run([module for module in ALONE if module in modules], 1)
-    tests, failed, skipped = (one + other for one, other in zip(totals, alone))
-    if failing + more:
-        print(f"failed: {', '.join(failing + more)}")
+    parts = [run(together, JOBS), run(ALONE, 1), run(QUIET, JOBS)]
+    tests, failed, skipped = (sum(totals[place] for totals, _ in parts) for place in range(3))
+    if failing := [module for _, modules in parts for module in modules]:
+        print(f"failed: {', '.join(failing)}")
     print(f"{max(0, tests - failed - skipped)} passed, {failed} failed, {skipped} skipped")
     return 1 if failed else 0
 
