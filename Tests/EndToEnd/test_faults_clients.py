@@ -118,7 +118,7 @@ class Browser:
 
 class ChromiumCall(Browser):
     name = "Chromium"
-    check_interval = 2.66   # 2.5 to 2.66 s, measured
+    check_interval = 2.5
 
     def __init__(self, server):
         super().__init__(server, Chromium())
