@@ -49,22 +49,12 @@ extension FaultSimulation {
     }
 
     private mutating func send(_ bytes: [UInt8], as source: SocketAddress) {
-        if Self.isAttacker(source) { sentByAttacker[source, default: 0] += bytes.count }
         network.send(bytes, from: source, to: Self.publicAddress, over: FaultPlan.calmAccess, at: now)
     }
 
     /// Something came back to an attacker.
     mutating func noteLoot(_ datagram: FlyingDatagram) {
-        // Before there are keys a path is not bounded: flights of a handshake go to whoever has played a check that nobody else has shown.
-        let isHandshake = datagram.bytes.first == 22
-        if !isHandshake, loot[datagram.destination, default: []].insert(datagram.bytes).inserted {
-            gotByAttacker[datagram.destination, default: 0] += datagram.bytes.count
-        }
         if datagram.destination == Self.forger { violate("a forger got an answer") }
-        let given = max(sentByAttacker[datagram.destination, default: 0], shownByAttacker[datagram.destination, default: 0])
-        if gotByAttacker[datagram.destination, default: 0] > 3 * given {
-            violate("an attacker got more than three times what it sent")
-        }
         // A path of an ICE restart is chosen by a check alone, until media has come by it.
         let mayMove = hasUsedStolen || persons.contains { $0.restarts > 0 }
         if !mayMove, PacketClass(firstByte: datagram.bytes.first ?? 0) != .stun { violate("a replay moved the downlink") }
@@ -83,7 +73,9 @@ extension FaultSimulation {
                 let isMisled = !persons.contains { $0.address == record.client && $0.session == record.session }
                 self.record(record.payload.array, from: record.client, isStolen: isMisled)
             }
-            if Self.isAttacker(record.client) { shownByAttacker[record.client, default: 0] += record.payload.byteCount }
+            if machines[machine] != nil, Self.isAttacker(record.client) {
+                shownByAttacker[record.client, default: 0] += record.payload.byteCount
+            }
             if record.client == Self.forger { violate("a datagram without proof went to a transceiver") }
             if !Self.isAttacker(record.client), owners[record.client]?.contains(record.session) != true {
                 violate("a datagram of \(record.client) went to a session of somebody else")
@@ -92,6 +84,22 @@ extension FaultSimulation {
             calls[record.session]?.heardAt = now
             for person in 0..<persons.count where persons[person].session == record.session && persons[person].address == record.client {
                 persons[person].isLost = false
+            }
+        }
+    }
+
+    /// A transceiver sends to nobody unproved more than three times what came from there.
+    mutating func noteGifts(_ bytes: [UInt8]) {
+        guard var frame = try? TrunkFrame(parsing: bytes.span.bytes, key: ring.trunkKey), frame.header.kind == .transceiverData else {
+            return
+        }
+        while let record = frame.nextRecord() {
+            // Before there are keys a path is not bounded: flights of a handshake go to whoever has played a check that nobody else has
+            // shown.
+            guard Self.isAttacker(record.client), record.payload.byteCount > 0, record.payload.byte(0) != 22 else { continue }
+            givenToAttacker[record.client, default: 0] += record.payload.byteCount
+            if givenToAttacker[record.client, default: 0] > 3 * shownByAttacker[record.client, default: 0] {
+                violate("an attacker got more than three times what it sent")
             }
         }
     }

@@ -82,12 +82,10 @@ public struct FaultSimulation: ~Copyable {
     var nextAttack = Instant.never
     var recordings: [(at: Instant, bytes: [UInt8], source: SocketAddress, isStolen: Bool)] = []
     var hasUsedStolen = false
-    var sentByAttacker: [SocketAddress: Int] = [:]
-    var gotByAttacker: [SocketAddress: Int] = [:]
-    /// What a trunk that doubles frames has made of the first, and what has come to each attacker: a frame doubled on the way back is no
-    /// second answer.
+    /// Bytes of each attacker that have come to transceivers, and what they have sent there: both at the transceiver, because a trunk loses
+    /// frames and doubles them.
     var shownByAttacker: [SocketAddress: Int] = [:]
-    var loot: [SocketAddress: Set<[UInt8]>] = [:]
+    var givenToAttacker: [SocketAddress: Int] = [:]
 
     var report = FaultReport()
     var framesSaid: UInt64 = 0
@@ -383,6 +381,7 @@ extension FaultSimulation {
         let size = transmit.segmentSize == 0 ? length : transmit.segmentSize
         for start in stride(from: 0, to: length, by: size) {
             let frame = buffer.bytes(0, start..<min(start + size, length)).array
+            noteGifts(frame)
             network.send(frame, from: source, to: transmit.destination, over: trunk, at: now)
         }
     }
