@@ -3,12 +3,13 @@
 BUILD_PACKAGES := pkg-config libssl-dev libsrtp2-dev liburing-dev libopus-dev libspeexdsp-dev libnghttp2-dev libhiredis-dev libusrsctp-dev \
 	libmaxminddb-dev
 TEST_PACKAGES := espeak-ng chromium firefox-esr python3-venv python3-gi gir1.2-gstreamer-1.0 gir1.2-gst-plugins-bad-1.0 gstreamer1.0-nice \
-	redis-server gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+	redis-server gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad golang-go golang-github-pion-webrtc.v3-dev
 BENCH_PACKAGES := valgrind binutils
 # Regions in network namespaces, and the world between them.
 LAB_PACKAGES := iproute2 util-linux gcc libc6-dev
-# What `swiftlet bench load --against nginx,coturn` compares with. Debian starts both as services when it installs them.
-PEER_PACKAGES := nginx-light libnginx-mod-stream coturn
+# What `swiftlet bench load --against nginx,coturn` and `Perf/session-figures.sh` compare with. Debian starts the first two as services when it
+# installs them.
+PEER_PACKAGES := nginx-light libnginx-mod-stream coturn golang-go golang-github-pion-webrtc.v3-dev
 
 # Mutated inputs per parser in the unit tests; CI asks for a million.
 SWIFTLET_MUTATIONS ?= 20000

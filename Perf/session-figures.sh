@@ -2,13 +2,13 @@
 # What calls cost a transceiver, one figure after the other. Prints; writes nothing. See Perf/README.md.
 #   CALLS=1000 SECONDS_EACH=10  callers, and how long they speak
 #   REALTIME=yes                for a machine with other work: the bench goes before everything else (root)
-#   ROWS="echo audio"           only some of: echo audio decode converse instructions
+#   ROWS="echo audio"           only some of: echo audio decode converse pion instructions
 set -eu
 cd "$(dirname "$0")/.."
 program=.build/release/swiftlet
 calls="${CALLS:-1000}"
 seconds="${SECONDS_EACH:-10}"
-rows="${ROWS:-echo audio decode converse instructions}"
+rows="${ROWS:-echo audio decode converse pion instructions}"
 
 bench() { "$program" bench calls "$@" ${REALTIME:+--realtime yes}; }
 wanted() { case " $rows " in *" $1 "*) echo; echo "## $1: $2" ;; *) return 1 ;; esac }
@@ -19,6 +19,15 @@ if wanted audio "the same without a data channel"; then bench --calls "$calls" -
 # A core decodes some 300 calls, and speaks with some 70.
 if wanted decode "audio is heard, and not answered"; then bench --mode decode --calls "$((calls / 10))" --seconds "$seconds"; fi
 if wanted converse "audio is heard, and answered nearly always"; then bench --mode converse --calls "$((calls / 20))" --seconds "$seconds"; fi
+if wanted pion "the same of a server made of Pion, which is all there is: no relay"; then
+    if command -v go >/dev/null && [ -d /usr/share/gocode/src/github.com/pion/webrtc ]; then
+        Tests/Peers/build-pion.sh Perf/Peers/pion.go .build/pion-echo
+        bench --calls "$calls" --seconds "$seconds" --server-program .build/pion-echo
+        bench --calls "$calls" --seconds "$seconds" --data-channel no --server-program .build/pion-echo
+    else
+        echo "Pion is not installed: make deps-peers"
+    fi
+fi
 if wanted instructions "of the transceiver for each call, from the offer to the end of an audio-less call"; then
     command -v valgrind >/dev/null || { echo "valgrind is missing"; exit 0; }
     work=$(mktemp -d)

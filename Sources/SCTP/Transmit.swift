@@ -210,9 +210,12 @@ extension SCTPAssociation {
         }
         packet.append(ParameterType.forwardTSN)
         packet.append(UInt16(4))
-        packet.append(ParameterType.zeroChecksum)
-        packet.append(UInt16(8))
-        packet.append(UInt32(1))
+        // Not to a peer that has not said it: Pion of before 2024 drops the whole chunk for a parameter that it does not know.
+        if !isReply || initReply.peer.takesZeroChecksum {
+            packet.append(ParameterType.zeroChecksum)
+            packet.append(UInt16(8))
+            packet.append(UInt32(1))
+        }
         packet.append(ParameterType.supportedExtensions)
         packet.append(UInt16(6))
         packet.append(ChunkType.reconfiguration)

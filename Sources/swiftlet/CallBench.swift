@@ -42,6 +42,7 @@ struct CallBenchPlan {
     var speaking: Interval
     var relayProgram: String?
     var transceiverProgram: String?
+    var serverProgram: String?
     var relayOptions: [String]
     var transceiverOptions: [String]
     var isSlow: Bool
@@ -65,6 +66,8 @@ struct CallBenchPlan {
                                   other builds; a transceiver may be a script that runs it under something else
           --relay-options O, --transceiver-options O
                                   NAME=VALUE with commas between them
+          --server-program F      another server instead of both: it prints 'ready: http://HOST:PORT, media HOST:PORT', with ', process ID' where it is
+                                  not itself what is measured, and answers offers at /v1/realtime/calls (Perf/Peers)
           --slow yes              a program that runs a hundred times slower: patience is longer
           --json yes              JSON instead of a table
           --realtime yes          nothing else runs on these processors meanwhile: for machines with other work
@@ -72,7 +75,7 @@ struct CallBenchPlan {
 
     static let names = [
         "--mode", "--calls", "--data-channel", "--rate", "--idle-seconds", "--seconds", "--relay-program", "--transceiver-program",
-        "--relay-options", "--transceiver-options", "--slow", "--json", "--realtime",
+        "--server-program", "--relay-options", "--transceiver-options", "--slow", "--json", "--realtime",
     ]
 
     init?(_ arguments: [String]) throws(CommandError) {
@@ -89,6 +92,7 @@ struct CallBenchPlan {
         speaking = .seconds(try given.number("--seconds", 0...600, default: 10))
         relayProgram = given["--relay-program"]
         transceiverProgram = given["--transceiver-program"]
+        serverProgram = given["--server-program"]
         relayOptions = (given["--relay-options"] ?? "").split(separator: ",").map(String.init)
         transceiverOptions = (given["--transceiver-options"] ?? "").split(separator: ",").map(String.init)
         isSlow = given["--slow"] != nil
@@ -110,6 +114,11 @@ enum CallBench {
         if crowd_hurry(plan.realtime ? 1 : 0) == 0, plan.realtime { complain("swiftlet: --realtime is not allowed here") }
         let launcher = try LoadLauncher(flows: plan.calls, program: plan.relayProgram)
         defer { launcher.end() }
+        if let program = plan.serverProgram {
+            let server = try launcher.server(program)
+            defer { server.end() }
+            return try run(plan, CallPrograms(relay: nil, transceiver: server))
+        }
         let trunk = try LoadLauncher.freeAddress()
         let relay = try launcher.start((["relay"] + plan.relayOptions).joined(separator: "+"), peer: trunk)
         defer { relay.end() }
@@ -117,13 +126,16 @@ enum CallBench {
             plan.transceiverProgram, backend: plan.mode.backend, sessions: plan.calls + warmUp + 64, trunk: trunk, relay: relay.publicSide,
             plan.transceiverOptions)
         defer { transceiver.end() }
-        guard let signaling = transceiver.metrics else { throw CommandError("the transceiver has no address", status: 1) }
+        try run(plan, CallPrograms(relay: relay, transceiver: transceiver))
+    }
 
+    private static func run(_ plan: CallBenchPlan, _ programs: CallPrograms) throws {
+        guard let signaling = programs.transceiver.metrics else { throw CommandError("the server has no address", status: 1) }
         let voice = CallVoice(speechMilliseconds: plan.mode.voice.speech, pauseMilliseconds: plan.mode.voice.pause)
         var rig = try CallRig(
-            relay: relay.publicSide, signaling: signaling, calls: plan.calls, hasDataChannel: plan.hasDataChannel,
+            relay: programs.transceiver.publicSide, signaling: signaling, calls: plan.calls, hasDataChannel: plan.hasDataChannel,
             session: plan.mode.session, voice: voice)
-        let report = try measure(plan, &rig, CallPrograms(relay: relay, transceiver: transceiver))
+        let report = try measure(plan, &rig, programs)
         if plan.json { say(report.json.text) } else { report.print(plan, octets: voice.averageSize) }
     }
 

@@ -1,9 +1,10 @@
 import EventLoop
 import Primitives
 
-/// The two programs that calls go through.
+/// The programs that calls go through.
 struct CallPrograms {
-    let relay: LoadTarget
+    /// nil where one server is all there is.
+    let relay: LoadTarget?
     let transceiver: LoadTarget
 }
 
@@ -23,11 +24,13 @@ struct CallMoment {
 
     init(_ programs: CallPrograms, _ heard: Int) {
         self.heard = heard
-        relay = ProcessUsage(programs.relay.worker).time
-        transceiver = ProcessUsage(programs.transceiver.process).time
-        threads = ProcessUsage.threadTimes(programs.transceiver.process)
-        memory = ProcessUsage.memory(programs.transceiver.process).now
-        relayMemory = ProcessUsage.memory(programs.relay.worker).now
+        let process = programs.transceiver.measured ?? programs.transceiver.process
+        transceiver = ProcessUsage(process).time
+        threads = ProcessUsage.threadTimes(process)
+        memory = ProcessUsage.memory(process).now
+        guard let worker = programs.relay?.worker else { return }
+        relay = ProcessUsage(worker).time
+        relayMemory = ProcessUsage.memory(worker).now
     }
 }
 
@@ -69,14 +72,16 @@ struct CallBenchReport {
     func print(_ plan: CallBenchPlan, octets: Int) {
         let channel = plan.hasDataChannel ? "with a data channel" : "audio alone"
         say("\(calls) calls, \(plan.mode.rawValue), \(channel), Opus of \(octets) B on average; \(plan.rate) calls set up a second")
-        var lines = [["processor time", "transceiver", "relay", "both"]]
+        let isAlone = plan.serverProgram != nil
+        let server = isAlone ? "server" : "transceiver"
+        var lines = [["processor time"] + (isAlone ? [server] : [server, "relay", "both"])]
         for (name, from, to, each) in phases {
             let value = { (time: (CallMoment) -> Int64) in each ? self.perSecond(from, to, time) : self.perCall(from, to, time) }
             let (a, b) = (value(\.transceiver), value(\.relay))
             let text = { (microseconds: Double) in
                 each ? "\(decimals(microseconds / 10_000, 4)) %" : "\(decimals(microseconds, 0)) µs"
             }
-            lines.append([name, text(a), text(b), text(a + b)])
+            lines.append([name] + (isAlone ? [text(a)] : [text(a), text(b), text(a + b)]))
         }
         printTable(lines)
         for name in threadNames {
@@ -88,8 +93,8 @@ struct CallBenchReport {
         say(
             "  memory per call: \(kib(connected)) when all are connected, \(kib(idleEnds)) idle, \(kib(speakingEnds)) while speaking, \(kib(ended)) after the end"
         )
-        let relayMemory = decimals(memory(speakingEnds, \.relayMemory), 1)
-        say("  the transceiver at the start: \(decimals(Double(atStart.memory) / 1024, 1)) MiB; the relay per call: \(relayMemory) KiB")
+        let relayMemory = isAlone ? "" : "; the relay per call: \(decimals(memory(speakingEnds, \.relayMemory), 1)) KiB"
+        say("  the \(server) at the start: \(decimals(Double(atStart.memory) / 1024, 1)) MiB\(relayMemory)")
         say("  said \(saidInAll) packets, heard \(heardInAll); while measured \(said) and \(heard); calls that failed: \(failed)")
         if overflow > 0 { say("  \(overflow) packets were lost because the generator did not take them in time") }
     }

@@ -148,6 +148,18 @@ extension LoadLauncher {
         return LoadTarget(name: name, framing: .none, child: child, publicSide: relay, trunk: trunk, metrics: signaling)
     }
 
+    /// A server of somebody else, which says of itself where it is.
+    func server(_ program: String) throws(CommandError) -> LoadTarget {
+        let child = try spawn(program, [], on: processor)
+        let ready = try child.waitFor("ready: ", program)
+        guard let signaling = Self.address(in: ready, after: "http://"), let media = Self.address(in: ready, after: "media ") else {
+            throw CommandError("\(program): cannot read '\(ready)'", status: 1)
+        }
+        let process = ready.split(separator: "process ", maxSplits: 1).dropFirst().first.flatMap { pid_t($0) }
+        return LoadTarget(
+            name: program, framing: .none, child: child, measured: process, publicSide: media, trunk: media, metrics: signaling)
+    }
+
     private func yardstick(_ name: String, _ peer: SocketAddress) throws(CommandError) -> LoadTarget {
         let child = try spawn(Self.ownFolder() + "/swiftlet", ["bench", "yardstick", name, "\(peer)"], on: processor)
         let ready = try child.waitFor("ready: public ", name)

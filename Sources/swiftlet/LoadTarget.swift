@@ -25,6 +25,8 @@ struct LoadTarget {
         let first = String(decoding: children, as: UTF8.self).split(separator: " ").first
         return first.flatMap { pid_t($0) } ?? process
     }
+    /// The process that is measured, where it is not `process`: that one only speaks for it.
+    var measured: pid_t?
     let publicSide: SocketAddress
     /// Where frames for its clients go, where all go to one place.
     let trunk: SocketAddress

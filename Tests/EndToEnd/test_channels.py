@@ -1,4 +1,4 @@
-"""Data channels of four implementations of SCTP: dcSCTP (Chromium), usrsctp (Firefox, libdatachannel) and aiortc's own.
+"""Data channels of five implementations of SCTP: dcSCTP (Chromium), usrsctp (Firefox, libdatachannel), aiortc's own and Pion's.
 
 The server sends nothing back as it came, so that what went up is asked for again as an item of the conversation: the message that brings it up and the one
 that brings it down have the size in question. One byte goes up and is refused as no event; nothing that short can be said in JSON. The backend is the echo, because
@@ -13,6 +13,7 @@ from chromium import Chromium
 from datachannel_client import LibdatachannelCall
 from firefox import Firefox
 from harness import Swiftlet, wait_until
+from pion_client import PionCall
 
 SIZES = [65_536, 250 * 1024]
 SMALL = 10_000
@@ -30,13 +31,13 @@ def item(name, size):
 
 
 class FromPython(unittest.TestCase):
-    def check(self, server, send, texts):
+    def check(self, server, send, texts, sizes=SIZES):
         """`texts` is the list of messages that grows as they come."""
         events = lambda kind: [event for event in map(json.loads, list(texts)) if event["type"] == kind]
         wait_until(lambda: events("session.created"), "session.created", 20)
         send("x")
         wait_until(lambda: events("error"), "an error for one byte", 20)
-        for number, size in enumerate(SIZES):
+        for number, size in enumerate(sizes):
             request, text = item(f"item{number}", size)
             self.assertEqual(len(request), size)
             send(request)
@@ -56,6 +57,15 @@ class FromPython(unittest.TestCase):
             with LibdatachannelCall(server) as call:
                 call.connect()
                 self.check(server, call.send, call.texts)
+            server.wait_for_no_calls()
+
+    def test_pion(self):
+        with Swiftlet(backend="embedded:echo") as server:
+            with PionCall(server) as call:
+                call.connect()
+                # It takes no message of 64 KiB or more, and says so by saying nothing.
+                self.check(server, call.send, call.texts, [60_000])
+                wait_until(lambda: call.packets >= 100, lambda: f"two seconds of audio, but {call.packets} packets", 20)
             server.wait_for_no_calls()
 
     def test_aiortc(self):

@@ -33,6 +33,21 @@ import TestSupport
         #expect(packets.allSatisfy { ($0[8..<12] == [0, 0, 0, 0]) == (parameter == Self.zeroChecksum) })
     }
 
+    /// Pion of before 2024 drops a chunk with a parameter that it does not know.
+    @Test(arguments: [[], zeroChecksum])
+    func `INIT ACK says of checksums only what the INIT has said`(parameter: [UInt8]) {
+        let now = Instant.zero + .seconds(3600)
+        let side = Endpoint(SCTPAssociation(peerMaxMessageSize: 0, isClientOfDTLS: true, seed: 1, isPassive: true, at: now))
+        var packet = PacketMaker(tag: 0)
+        packet.chunk(1, 0, Array(Self.initiation(parameter).dropFirst(4)))
+        side.receive(packet.bytes, at: now)
+        let replies = Self.packets(side)
+        #expect(replies.count == 1 && replies[0][12] == 2)
+        // Behind the cookie, which may hold any bytes: 12 of the packet, 20 of the chunk, 68.
+        let parameters = replies[0].dropFirst(100)
+        #expect(parameters.indices.contains { parameters[$0...].starts(with: Self.zeroChecksum) } == (parameter == Self.zeroChecksum))
+    }
+
     @Test func `INIT and COOKIE ECHO without a checksum are dropped`() {
         let network = Network(bIsPassive: true)
         network.filter = { _, packet in packet[12] != 10 }
