@@ -14,16 +14,22 @@ func writeAnswer(
     answer.line("o=- \(settings.sessionID & UInt64(Int64.max)) 2 IN IP4 127.0.0.1")
     answer.line("s=-")
     answer.line("t=0 0")
+    let group = offer.bundleGroup(of: offer.media[transportIndex])
+    // What is not used but can be kept, without a transport of its own: aiortc does not apply an answer with anything refused in it.
+    let isAnswered = offer.media.indices.map { index in
+        verdicts[index] == nil || index == transportIndex
+            || group != nil && offer.media[index].canBeKept && offer.bundleGroup(of: offer.media[index]) == group
+    }
     // In the order of the offer's group: its first accepted mid is the section that carries the transport.
-    let mids = offer.media.indices.filter { verdicts[$0] == nil || $0 == transportIndex }.compactMap { offer.media[$0].mid }
-    if let group = offer.bundleGroup(of: offer.media[transportIndex]) {
+    let mids = offer.media.indices.filter { isAnswered[$0] }.compactMap { offer.media[$0].mid }
+    if let group {
         answer.line("a=group:BUNDLE \(group.uniqued.filter { mids.contains($0) }.joined(separator: " "))")
     }
     answer.line("a=ice-lite")
     answer.line("a=msid-semantic: WMS *")
     for index in offer.media.indices {
         let section = offer.media[index]
-        guard verdicts[index] == nil || index == transportIndex else {
+        guard isAnswered[index] else {
             answer.rejected(section)
             continue
         }
@@ -44,7 +50,8 @@ func writeAnswer(
                 answer.line("a=sctp-init:\(Base64.encode(ours))")
             }
         }
-        if index == transportIndex { answer.candidates(settings.candidates) }
+        // aiortc takes those of the last section of the kind of that which carries the transport.
+        if index == transportIndex || kept != nil { answer.candidates(settings.candidates) }
     }
     return answer.text
 }

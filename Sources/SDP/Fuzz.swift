@@ -7,12 +7,13 @@ public func fuzzSDP(_ bytes: RawSpan) {
     fuzzFragment(bytes)
     guard let offer = try? SDPOffer(parsing: bytes), let negotiation = try? negotiate(offer, fuzzSettings) else { return }
     let text = Array(negotiation.answer.utf8)
-    // Each rejected section may grow by a c= line and a direction.
+    // Each section that is not used may grow by a c= line, a direction, and a transport.
     let limits = SDPLimits(bytes: SDPLimits.standard.bytes + 16_384)
     guard let answer = try? unsafe SDPOffer(parsing: text.span.bytes, limits: limits) else { fatalError("our answer does not read") }
 
     precondition(text.suffix(2).elementsEqual([0x0D, 0x0A]) && answer.iceLite && answer.media.count == offer.media.count)
     var accepted = 0
+    var isCarried = false
     for (ours, theirs) in zip(answer.media, offer.media) {
         precondition(ours.kind == theirs.kind && ours.transportProtocol == theirs.transportProtocol && ours.mid == theirs.mid)
         if ours.port == 0 {
@@ -23,12 +24,16 @@ public func fuzzSDP(_ bytes: RawSpan) {
         precondition(ours.formats.allSatisfy { theirs.formats.contains($0) }, "a format that was not offered")
         precondition(ours.transport.ufrag == fuzzSettings.ufrag && ours.transport.fingerprints.count == 1)
         precondition(ours.transport.setup == (negotiation.weAreDTLSClient ? .active : .passive))
-        // The section with the candidates is the one whose role counts.
-        if !ours.candidates.isEmpty { precondition(ours.transport.setup != theirs.transport.setup, "two clients or two servers") }
+        // The group's first section is the one whose role counts.
+        if !ours.candidates.isEmpty, answer.bundleGroups.isEmpty || ours.mid == answer.bundleGroups[0].first {
+            precondition(ours.transport.setup != theirs.transport.setup, "two clients or two servers")
+            isCarried = true
+        }
     }
     let used = (negotiation.audio == nil ? 0 : 1) + (negotiation.dataChannel == nil ? 0 : 1)
-    precondition(used > 0 && accepted - used == answer.media.filter(\.isKept).count && accepted - used <= 1)
-    precondition(answer.media.filter { !$0.candidates.isEmpty }.count == 1, "candidates belong into one section")
+    precondition(used > 0 && accepted - used == answer.media.filter(\.isKept).count)
+    let carrying = answer.media.filter { !$0.candidates.isEmpty }
+    precondition(isCarried && carrying.count { !$0.isKept } <= 1, "candidates belong into one section that is used")
     precondition(accepted == 1 || answer.bundleGroups.count == 1 && answer.bundleGroups[0].count == accepted, "two transports")
     precondition(!negotiation.fingerprints.isEmpty && negotiation.rejected.count + used == offer.media.count)
 }

@@ -56,7 +56,8 @@ public struct Negotiation: Sendable, Equatable {
     public var audio: NegotiatedAudio?
     /// Nil where no data channel section was accepted.
     public var dataChannel: NegotiatedDataChannel?
-    /// Every section that is not used, by its index in the offer: for the log. Answered with port 0, but for one that is kept.
+    /// Every section that is not used, by its index in the offer: for the log. Answered as inactive where it is RTP of the same BUNDLE group,
+    /// with port 0 elsewhere.
     public var rejected: [RejectedSection]
 }
 
@@ -194,7 +195,7 @@ private let dataProtocols = ["UDP/DTLS/SCTP", "TCP/DTLS/SCTP"]
 /// The section whose ICE and DTLS attributes count: the first of the accepted ones' BUNDLE group.
 ///
 /// Where that first section is itself not accepted, video for instance, the transport moves on to the first accepted one if it
-/// must. If it can be, the section is kept instead: answered as inactive, within the group. libwebrtc with `max-bundle` has
+/// must. If it can be, the section is kept instead, like all that can be: answered as inactive, within the group. libwebrtc with `max-bundle` has
 /// one transport, drops it with the section it was offered in, and then fails to apply the answer; no offer says `max-bundle`.
 private func transportSection(of offer: SDPOffer, _ verdicts: [SDPRejection?]) -> Int? {
     guard let first = verdicts.firstIndex(where: { $0 == nil }) else { return nil }

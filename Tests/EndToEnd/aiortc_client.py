@@ -79,6 +79,9 @@ class AiortcCall:
     def make_track(self):
         return ToneTrack(self.frequency_sent)
 
+    def add_sections(self):
+        """What else is to be offered: nothing."""
+
     def connect(self, timeout=20.0):
         offer = self.loop.run(self._make_offer())
         self.response = self._post(offer)
@@ -150,6 +153,7 @@ class AiortcCall:
         if self.data_channel:
             self.channel = self.peer.createDataChannel("oai-events")
         self.peer.on("track", self._listen)
+        self.add_sections()
         await self.peer.setLocalDescription(await self.peer.createOffer())
         return self.peer.localDescription.sdp
 

@@ -152,6 +152,58 @@ class Aiortc(unittest.TestCase):
             server.wait_for_no_calls()
 
 
+GREEDY_CALL = """
+(async () => {
+  const pc = window.pc = new RTCPeerConnection(%s);
+  pc.addTrack((await navigator.mediaDevices.getUserMedia({ audio: true })).getTracks()[0]);
+  pc.addTransceiver("video");
+  pc.addTransceiver("audio", { direction: "recvonly" });
+  await pc.setLocalDescription(await pc.createOffer());
+  const response = await fetch("/v1/realtime/calls", { method: "POST", body: pc.localDescription.sdp,
+    headers: { "Content-Type": "application/sdp" } });
+  await pc.setRemoteDescription({ type: "answer", sdp: await response.text() });
+})()
+"""
+HEARD = """
+(async () => {
+  let packets = 0;
+  (await pc.getStats()).forEach((row) => { if (row.type === "inbound-rtp" && row.kind === "audio") packets += row.packetsReceived; });
+  return pc.connectionState === "connected" && packets > 50;
+})()
+"""
+
+
+class OffersOfMore(unittest.TestCase):
+    """Video and a second audio beside the call's own: nobody uses them here, and the call stands all the same."""
+
+    def check_browser(self, browser):
+        for policy in ["{}", "{ bundlePolicy: 'max-bundle' }"]:
+            with self.subTest(policy), Swiftlet() as server, browser() as opened:
+                tab = opened.open(server.url)
+                tab.evaluate(GREEDY_CALL % policy)
+                wait_until(lambda: tab.evaluate(HEARD), lambda: f"a second of echo, but {tab.evaluate('pc.connectionState')}", 20)
+                tab.evaluate("pc.close()")
+                server.wait_for_no_calls()
+
+    def test_chromium(self):
+        self.check_browser(Chromium)
+
+    def test_firefox(self):
+        self.check_browser(Firefox)
+
+    def test_aiortc(self):
+        class Call(AiortcCall):
+            def add_sections(self):
+                self.peer.addTransceiver("video", direction="recvonly")
+                self.peer.addTransceiver("audio", direction="recvonly")
+
+        with Swiftlet() as server, Call(server) as call:
+            call.connect()
+            call.wait_for_tone()
+            call.hangup()
+            server.wait_for_no_calls()
+
+
 class GStreamer(unittest.TestCase):
     def test_webrtcbin(self):
         with Swiftlet() as server, GStreamerCall(server) as call:

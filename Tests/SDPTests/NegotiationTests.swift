@@ -93,25 +93,30 @@ import Testing
 }
 
 @Suite struct Sections {
-    @Test func `every section is answered at its place, what is refused with port 0 and the offered formats`() throws {
+    @Test func `every section is answered at its place, what is not used as inactive if it can be kept, else with port 0`() throws {
         let text = audioOffer(
             session: ["a=group:BUNDLE 0 v 1 a2 x"],
             then: ["m=video 9 UDP/TLS/RTP/SAVPF 96 97", "a=mid:v", "a=rtcp-mux", "a=rtpmap:96 VP8/90000"] + dataSection()
                 + ["m=audio 9 UDP/TLS/RTP/SAVPF 111", "a=mid:a2", "a=rtcp-mux", "a=rtpmap:111 opus/48000/2"]
-                + ["m=text 4000 TCP/MSRP *", "a=mid:x"])
+                + ["m=text 4000 TCP/MSRP *", "a=mid:x"]
+                + ["m=video 9 UDP/TLS/RTP/SAVPF 96 97", "a=mid:alone", "a=rtcp-mux", "a=rtpmap:96 VP8/90000"])
         let result = try negotiated(text)
         let answer = sections(result.answer)
         #expect(
             answer.dropFirst().map { $0[0] } == [
-                "m=audio 9 UDP/TLS/RTP/SAVPF 111", "m=video 0 UDP/TLS/RTP/SAVPF 96 97", "m=application 9 UDP/DTLS/SCTP webrtc-datachannel",
-                "m=audio 0 UDP/TLS/RTP/SAVPF 111", "m=text 0 TCP/MSRP *",
+                "m=audio 9 UDP/TLS/RTP/SAVPF 111", "m=video 9 UDP/TLS/RTP/SAVPF 96", "m=application 9 UDP/DTLS/SCTP webrtc-datachannel",
+                "m=audio 9 UDP/TLS/RTP/SAVPF 111", "m=text 0 TCP/MSRP *", "m=video 0 UDP/TLS/RTP/SAVPF 96 97",
             ])
-        #expect(answer[0].contains("a=group:BUNDLE 0 1"))
-        #expect(answer[2] == ["m=video 0 UDP/TLS/RTP/SAVPF 96 97", "c=IN IP4 0.0.0.0", "a=mid:v", "a=inactive"])
+        #expect(answer[0].contains("a=group:BUNDLE 0 v 1 a2"))
+        for kept in [answer[2], answer[4]] {
+            #expect(kept.contains("a=inactive") && kept.contains("a=rtcp-mux") && kept.contains("a=ice-ufrag:\(ourUfrag)"))
+            #expect(!kept.contains { $0.hasPrefix("a=ssrc") } && kept.last == "a=end-of-candidates")
+        }
+        #expect(answer[6] == ["m=video 0 UDP/TLS/RTP/SAVPF 96 97", "c=IN IP4 0.0.0.0", "a=mid:alone", "a=inactive"])
         #expect(
             result.rejected == [
                 RejectedSection(index: 1, why: .unsupportedKind), RejectedSection(index: 3, why: .anotherIsTaken),
-                RejectedSection(index: 4, why: .unsupportedKind),
+                RejectedSection(index: 4, why: .unsupportedKind), RejectedSection(index: 5, why: .unsupportedKind),
             ])
     }
 
