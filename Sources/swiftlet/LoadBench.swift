@@ -71,7 +71,9 @@ struct LoadReport {
             if overflow > 0 { say("  \(result.name): \(overflow) packets were lost because the generator did not take them in time") }
         }
         let others = results.flatMap { $0.slices.map(\.others) }.median
-        say("  other work on the machine meanwhile: \(decimals(100 * others, 0)) % of a processor")
+        let generator = results.flatMap { $0.slices.map(\.generator) }.median
+        let shares = [generator, others].map { "\(decimals(100 * $0, 0)) %" }
+        say("  of a processor, the generator took \(shares[0]) and other work on the machine \(shares[1])")
         for line in absent { say("  left out: \(line)") }
         say("  instructions per packet: unavailable here for other processes; Perf/bench.sh counts the core's")
     }
@@ -90,7 +92,7 @@ struct LoadReport {
                 "p50_us": .number(result.median { $0.latency(0.5) }), "p99_us": .number(result.median { $0.latency(0.99) }),
                 "p999_us": .number(result.median { $0.latency(0.999) }), "loss": .number(result.median(\.loss)),
                 "rss_kib": .integer(Int64(result.memory)), "sent": .integer(Int64(result.slices.reduce(0) { $0 + $1.sent })),
-                "others": .number(result.median(\.others)),
+                "others": .number(result.median(\.others)), "generator": .number(result.median(\.generator)),
                 "skipped": .integer(Int64(result.slices.reduce(0) { $0 + $1.skipped })),
                 "generator_overflow": .integer(Int64(result.slices.reduce(0) { $0 + $1.overflow })),
             ]

@@ -49,6 +49,8 @@ struct LoadSlice {
     var strange = 0
     /// Processors' worth of work that was neither the contestant's nor the generator's.
     var others = 0.0
+    /// What the generator took, as a share of a processor.
+    var generator = 0.0
     /// Packets that the generator itself was too slow to take.
     var overflow = 0
 
@@ -128,6 +130,7 @@ extension LoadRig {
         let own = crowd_process_time(getpid()) - ownBefore
         let span = MonotonicClock.now() - start
         slice.others = max(0, Double(ProcessUsage.machineTime - machineBefore - slice.time - own) / Double(max(1, span.nanoseconds)))
+        slice.generator = Double(own) / Double(max(1, span.nanoseconds))
         slice.voluntarySwitches = after.voluntarySwitches - before.voluntarySwitches
         slice.involuntarySwitches = after.involuntarySwitches - before.involuntarySwitches
         slice.sent = tally.sent
