@@ -23,7 +23,7 @@ public enum Limits {
     public static let trunkMTUDefault = 1_400
     /// Microseconds that a relay's worker may let datagrams come: half a millisecond is what a conversation does not notice.
     public static let gather = 0...500
-    public static let gatherDefault = 250
+    public static let gatherDefault = 500
     /// Milliseconds that the embedded echo may wait: it keeps that much audio in memory.
     public static let echoDelay = 0...5_000
     /// Seconds that running calls may go on after SIGTERM: a day.

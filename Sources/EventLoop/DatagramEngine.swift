@@ -51,6 +51,7 @@ public struct EngineUnavailability: Sendable, Equatable, CustomStringConvertible
     var tag: UInt64 = 0
     var isStopped = false
     var token: ReactorToken?
+    var alarm: ReactorToken?
     var localAddress = SocketAddress(.v6Any, port: 0)
 }
 
@@ -60,6 +61,8 @@ public struct DatagramEngine: ~Copyable {
     /// Streams, wakers and signals are registered here; their events come from `nextEvent` of the engine.
     public var reactor: Reactor
     private var ring: RingEngine?
+    /// Over epoll: what may end a pause.
+    private var alarms: Reactor
     private var owned: Slab<DatagramSocket?>
     private var sockets: Slab<EngineSocket>
 
@@ -72,12 +75,14 @@ public struct DatagramEngine: ~Copyable {
     public init(_ kind: EngineKind = .epoll, socketCapacity: Int = 8, descriptorCapacity: Int = 4096) throws(Errno) {
         precondition(socketCapacity >= 1 && socketCapacity <= 64)
         let reactor = try Reactor(capacity: descriptorCapacity + socketCapacity)
+        let alarms = try Reactor(capacity: socketCapacity, eventsPerTurn: 1)
         switch kind {
         case .epoll: ring = nil
         case .ring: ring = try RingEngine(socketCapacity: socketCapacity)
         }
         self.kind = kind
         self.reactor = reactor
+        self.alarms = alarms
         owned = Slab(count: socketCapacity) { _ in nil }
         sockets = Slab(count: socketCapacity) { _ in EngineSocket() }
     }
@@ -85,20 +90,23 @@ public struct DatagramEngine: ~Copyable {
 
 extension DatagramEngine {
     /// Takes `socket` over. Its datagrams will be received into `batch` and no other; events for it carry `tag`. Throws
-    /// `.noBufferSpace` when there are `socketCapacity` already.
-    public mutating func add(_ socket: consuming DatagramSocket, receivingInto batch: borrowing ReceiveBatch, tag: UInt64)
-        throws(Errno) -> DatagramHandle
-    {
+    /// `.noBufferSpace` when there are `socketCapacity` already. With `endsPauses`, what it gets may end a `pause`.
+    public mutating func add(
+        _ socket: consuming DatagramSocket, receivingInto batch: borrowing ReceiveBatch, tag: UInt64, endsPauses: Bool = false
+    ) throws(Errno) -> DatagramHandle {
         guard let index = (0..<sockets.count).first(where: { sockets[$0].descriptor < 0 }) else { throw .noBufferSpace }
         precondition(!socket.coalesces || batch.payloadCapacity == 65_536, "a socket that takes trains needs slots of 65,536 bytes")
         var token: ReactorToken?
+        var alarm: ReactorToken?
         switch kind {
-        case .epoll: token = try reactor.register(socket.descriptor, for: .readable, tag: tag)
+        case .epoll:
+            token = try reactor.register(socket.descriptor, for: .readable, tag: tag)
+            if endsPauses { alarm = try alarms.register(socket.descriptor, for: .readable, tag: tag) }
         case .ring: try ring?.add(index, descriptor: socket.descriptor.rawValue, receivingInto: batch)
         }
         sockets[index] = EngineSocket(
             descriptor: socket.descriptor.rawValue, family: socket.family, segments: socket.supportsSegmentation, tag: tag,
-            token: token, localAddress: socket.localAddress)
+            token: token, alarm: alarm, localAddress: socket.localAddress)
         owned[index] = consume socket
         return DatagramHandle(index: index)
     }
@@ -108,6 +116,7 @@ extension DatagramEngine {
     public mutating func stopReceiving(on handle: DatagramHandle) {
         sockets[handle.index].isStopped = true
         if let token = sockets[handle.index].token { reactor.deregister(token) }
+        if let alarm = sockets[handle.index].alarm { alarms.deregister(alarm) }
         ring?.stop(handle.index)
     }
 
@@ -145,6 +154,17 @@ extension DatagramEngine {
             if ring?.reactorIsReady == true { reactor.wait(until: .zero) } else { reactor.forgetEvents() }
         }
     }
+
+    /// Lets time pass until `instant`, whatever comes meanwhile; less of it when a signal arrives, none for an instant in the past. With
+    /// `hearsAlarms` it ends early, with true, when a socket that was added with `endsPauses` has something. Not over io_uring, where it
+    /// could not be told from the others: there every datagram would end it.
+    public mutating func pause(until instant: Instant, hearsAlarms: Bool) -> Bool {
+        if hearsAlarms && alarms.count > 0 { return alarms.wait(until: instant) > 0 }
+        MonotonicClock.sleep(until: instant)
+        return false
+    }
+    /// Whether `pause` can hear of anything.
+    public var hasAlarms: Bool { alarms.count > 0 }
 
     /// The next event of the last wait. A datagram socket stays ready until a receive returns an empty batch.
     public mutating func nextEvent() -> ReactorEvent? {

@@ -48,14 +48,19 @@ final class WorkerCommands: Sendable {
 enum WorkerLimits {
     /// Datagrams of one receive, and of one send towards clients.
     static let batch = 64
-    /// Public datagrams are at most a network's MTU; longer ones are counted as truncated.
-    static let publicSlot = 2048
+    /// Public datagrams are at most a network's MTU; longer ones are counted as truncated. No longer than that: the kernel copies as much of
+    /// them as fits.
+    static let publicSlot = 1536
     /// A receive on the trunk brings whole trains.
     static let trunkBatch = 16
     static let trunkSlot = 65_536
     static let uplinkBatch = 32
     /// Receives of one socket in one turn: a flood on one side must not keep the other waiting.
     static let receivesPerTurn = 4
+    /// How long a worker may look at its datagram sockets only, without asking what else is ready, and keep its counters to itself.
+    static let glance = Interval.milliseconds(1)
+    /// Trains that are passed on during one pause.
+    static let trainsPerPause = 8
     static let receiveBuffer = 4 << 20
 
     static func byteCount(_ configuration: RelayConfiguration, publicSockets: Int) -> Int {
@@ -111,6 +116,11 @@ struct RelayWorker: ~Copyable {
     private var trunkWasEmpty = false
     private var turns: UInt64 = 0
     private var gather: AdaptiveGather
+    /// More has come most likely, during a pause or because it comes fast: looking costs less than asking what has.
+    private var goesOn = false
+    /// When the worker last asked what is ready, and when it last published.
+    private var asked = Instant.zero
+    private var published = Instant.zero
     /// Datagrams that the turns before this one have seen: of clients, and of the trunk, where a train is one.
     private var seenOfClients: UInt64 = 0
     private var trunkDatagrams: UInt64 = 0
@@ -159,7 +169,7 @@ struct RelayWorker: ~Copyable {
         // Trains are sent from where the core keeps them.
         let uplink = SendBatch(capacity: WorkerLimits.uplinkBatch, slotSize: 64)
         let measures = start.trunkSocket.timestamps
-        let trunk = try engine.add(start.trunkSocket, receivingInto: frames, tag: Self.trunkTag)
+        let trunk = try engine.add(start.trunkSocket, receivingInto: frames, tag: Self.trunkTag, endsPauses: true)
         let commands = start.commands
         _ = try engine.reactor.register(commands.waker.descriptor, for: .readable, tag: Self.wakerTag)
         var entropy = Crypto.SystemEntropy()
@@ -171,7 +181,7 @@ struct RelayWorker: ~Copyable {
         flowCapacity = UInt64(start.configuration.flowCapacity)
         engine.setTimestamps(false, on: trunk)
         vitals = WorkerVitals(measures: measures)
-        gather = AdaptiveGather(longest: start.gather)
+        gather = Self.gather(start.gather, start.engine)
         self.engine = engine
         self.sides = Self.all(of: &made)
         self.streams = streams
@@ -187,6 +197,11 @@ struct RelayWorker: ~Copyable {
         streamsPage = commands.counters.streams
     }
 
+    /// Over io_uring trains wait for the end of a pause too, so that it is shorter.
+    private static func gather(_ longest: Interval, _ kind: EngineKind) -> AdaptiveGather {
+        AdaptiveGather(longest: kind == .ring ? longest * 2 / 3 : longest)
+    }
+
     private static func all(of made: inout Slab<PublicSide?>) -> Slab<PublicSide> {
         Slab<PublicSide>(count: made.count) { index in
             guard let side = made[index].take() else { preconditionFailure("a public socket that was not given") }
@@ -199,37 +214,68 @@ struct RelayWorker: ~Copyable {
         publish(MonotonicClock.now())
         commands.tell(relay.flows.adoption)
         while true {
-            let before = gather.isBursty ? MonotonicClock.now() : .zero
-            // Flows and connections that end wait for the control thread's wake-up.
-            engine.wait(until: relay.promptDeadline.instant)
             var now = MonotonicClock.now()
+            let isGlance = goesOn && now - asked < WorkerLimits.glance
             isBehind = false
-            if takeEvents(now) == .stop { return finish(now) }
-            if gather.isBursty, clientsAreReady, let until = gather.pause(afterSleep: now - before, at: now) {
-                MonotonicClock.sleep(until: until)
+            if isGlance {
+                for index in 0..<sides.count { sides[index].isReady = true }
+            } else {
+                let before = now
+                trunkReady = false
+                // Flows and connections that end wait for the control thread's wake-up.
+                engine.wait(until: relay.promptDeadline.instant)
                 now = MonotonicClock.now()
+                asked = now
+                if takeEvents(now) == .stop { return finish(now) }
+                if clientsAreReady, let until = gather.awoke(at: now, from: before) {
+                    _ = engine.pause(until: until, hearsAlarms: false)
+                    now = MonotonicClock.now()
+                }
             }
             for index in 0..<sides.count { receiveFromClients(index, now) }
-            receiveFromTrunk(now)
-            hearTroubles(now)
-            streams.advance(to: now, &relay, &engine.reactor)
-            relay.advance(to: now)
-            if hasCache { exchange(now) }
-            sendUplink()
+            receiveFromTrunk(now, wasAnnounced: !isGlance)
+            if !isGlance {
+                hearTroubles(now)
+                streams.advance(to: now, &relay, &engine.reactor)
+                relay.advance(to: now)
+                if hasCache { exchange(now) }
+                sendUplink()
+            }
             turns &+= 1
-            publish(now)
-            pause(now)
+            rest(now)
         }
     }
 
-    /// Lets more come, if that is worth it.
-    private mutating func pause(_ now: Instant) {
+    /// Publishes what was done, and lets more come, if that is worth it.
+    private mutating func rest(_ now: Instant) {
         let total = relay.counters.publicDatagrams
         let clients = Int(truncatingIfNeeded: total &- seenOfClients)
-        let until = gather.pause(after: clients &+ Int(truncatingIfNeeded: trunkDatagrams &- seenOfTrunk), fromClients: clients, at: now)
+        let trains = Int(truncatingIfNeeded: trunkDatagrams &- seenOfTrunk)
         seenOfClients = total
         seenOfTrunk = trunkDatagrams
-        if !isBehind, let until { MonotonicClock.sleep(until: until) }
+        let until = gather.pause(after: clients &+ trains, fromClients: clients, at: now)
+        goesOn = clients > 1 || clients &+ trains > 0 && (until != nil || isBehind)
+        guard goesOn else { return publish(now) }
+        if now - published >= WorkerLimits.glance { publish(now) }
+        if let until, !isBehind {
+            pause(until: until)
+        } else {
+            // Where nothing came from the trunk, every other turn looks there.
+            trunkReady = trains > 0 || turns % 2 == 0
+        }
+    }
+
+    /// Clients' datagrams wait; a train from the trunk was gathered before it was sent, and goes on at once while there are few.
+    private mutating func pause(until: Instant) {
+        trunkReady = !(gather.trainsAreFew && engine.hasAlarms)
+        var trains = 0
+        while engine.pause(until: until, hearsAlarms: !trunkReady) {
+            trunkReady = true
+            receiveFromTrunk(MonotonicClock.now(), wasAnnounced: true)
+            trains &+= 1
+            // Too many, or an ICMP message that the next turn hears.
+            trunkReady = trains >= WorkerLimits.trainsPerPause || trunkWasEmpty
+        }
     }
 
     private var clientsAreReady: Bool {
@@ -250,7 +296,7 @@ extension RelayWorker {
         while true {
             trunkReady = true
             let before = trunkReceives
-            receiveFromTrunk(now)
+            receiveFromTrunk(now, wasAnnounced: false)
             if trunkReceives == before { break }
         }
         sendUplink()
@@ -294,7 +340,7 @@ extension RelayWorker {
         relay.replaceTransceivers(settings.directory)
         relay.replaceRelays(settings.relays, at: MonotonicClock.now())
         relay.replaceKeys(settings.keys.ring, trunkMTU: settings.options.trunkMTU)
-        gather = AdaptiveGather(longest: .microseconds(Int64(settings.options.gather)))
+        gather = Self.gather(.microseconds(Int64(settings.options.gather)), engine.kind)
     }
 
     /// Up to a few batches of one public socket, each forwarded before the next is taken.
@@ -402,7 +448,8 @@ extension RelayWorker {
 }
 
 extension RelayWorker {
-    private mutating func receiveFromTrunk(_ now: Instant) {
+    /// - Parameter wasAnnounced: whether an empty receive means that there is an ICMP message instead.
+    private mutating func receiveFromTrunk(_ now: Instant, wasAnnounced: Bool) {
         guard trunkReady else { return }
         trunkReady = false
         for round in 0..<WorkerLimits.receivesPerTurn {
@@ -422,7 +469,7 @@ extension RelayWorker {
             // What passes through leaves before more comes.
             sendUplink()
             if let arrival { vitals.record(from: arrival, to: wallClock()) }
-            if count > 0 { trunkReceives &+= 1 } else if round == 0 { trunkWasEmpty = true }
+            if count > 0 { trunkReceives &+= 1 } else if round == 0 && wasAnnounced { trunkWasEmpty = true }
             trunkDatagrams &+= UInt64(truncatingIfNeeded: count)
             if count < WorkerLimits.trunkBatch { return }
         }
@@ -470,6 +517,7 @@ extension RelayWorker {
     }
 
     private mutating func publish(_ now: Instant) {
+        published = now
         var words = RelayWords(relay.counters)
         words[.flows] = UInt64(relay.flows.count)
         words[.flowsWithTransceiver] = UInt64(relay.flows.confirmedCount)

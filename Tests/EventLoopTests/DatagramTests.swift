@@ -411,3 +411,52 @@ import Testing
         #expect(destination == SocketAddress(.v4Loopback, port: 0))
     }
 }
+
+@Suite struct PauseTests {
+    /// Pauses for `length`, again where a signal of another test has ended it; true when a socket has ended it.
+    private func pause(_ engine: inout DatagramEngine, for length: Interval, hearsAlarms: Bool) -> Bool {
+        let end = MonotonicClock.now() + length
+        while MonotonicClock.now() < end {
+            if engine.pause(until: end, hearsAlarms: hearsAlarms) { return true }
+        }
+        return false
+    }
+
+    /// A pause lasts, whatever comes, unless it may hear of this socket; over io_uring it lasts in any case. What came is received afterwards.
+    @Test(arguments: engines)
+    func `a pause ends early for a socket that may end it, and for no other`(engine: EngineKind) throws {
+        var client = try Endpoint(engine, boundTo: SocketAddress(.v4Loopback, port: 0))
+        var server = try DatagramEngine(engine, socketCapacity: 2, descriptorCapacity: 4)
+        var quiet = ReceiveBatch(capacity: 4)
+        var loud = ReceiveBatch(capacity: 4)
+        let quietSocket = try server.add(DatagramSocket(boundTo: SocketAddress(.v4Loopback, port: 0)), receivingInto: quiet, tag: 1)
+        var canHear = server.hasAlarms
+        #expect(!canHear)
+        let loudSocket = try server.add(
+            DatagramSocket(boundTo: SocketAddress(.v4Loopback, port: 0)), receivingInto: loud, tag: 2, endsPauses: true)
+        let hears = engine == .epoll
+        canHear = server.hasAlarms
+        #expect(canHear == hears)
+
+        client.send([1], to: server.localAddress(of: quietSocket))
+        var wasEnded = pause(&server, for: .milliseconds(5), hearsAlarms: true)
+        #expect(!wasEnded)
+        client.send([2], to: server.localAddress(of: loudSocket))
+        wasEnded = pause(&server, for: .milliseconds(5), hearsAlarms: false)
+        #expect(!wasEnded)
+        wasEnded = pause(&server, for: hears ? .seconds(600) : .milliseconds(1), hearsAlarms: true)
+        #expect(wasEnded == hears)
+
+        // Without a wait before.
+        let counts = [server.receive(from: loudSocket, into: &loud), server.receive(from: quietSocket, into: &quiet)]
+        try #require(counts == [1, 1])
+        let bytes = [loud.bytes(0).byte(0), quiet.bytes(0).byte(0)]
+        #expect(bytes == [2, 1])
+
+        // A socket that is no longer read ends nothing.
+        server.stopReceiving(on: loudSocket)
+        client.send([3], to: server.localAddress(of: loudSocket))
+        wasEnded = pause(&server, for: .milliseconds(1), hearsAlarms: true)
+        #expect(!wasEnded)
+    }
+}
