@@ -71,6 +71,7 @@ simulations-regions: build
 hotpath: deps-bench build
 	Tests/HotPath/check.sh $(RELEASE)/swiftlet-relay
 	Tests/HotPath/check.sh $(RELEASE)/swiftlet-relay Tests/HotPath/worker.txt
+	Tests/HotPath/check.sh $(RELEASE)/swiftlet-transceiver Tests/HotPath/transceiver.txt
 
 # Instructions and allocations of a packet, against Perf/Budgets.
 budgets: deps-bench build

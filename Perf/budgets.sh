@@ -1,17 +1,18 @@
 #!/bin/sh
-# Holds the relay's core against Perf/Budgets/relay-core.json: instructions and allocations of a forwarded packet, which are the same on every
-# machine of one kind, unlike nanoseconds. Exits 1 when one is more than 5 % over its budget.
-#   Perf/budgets.sh [BUDGET]
+# Holds both cores against Perf/Budgets: instructions and allocations of a packet that the relay forwards, and of one that the transceiver echoes, which are
+# the same on every machine of one kind, unlike nanoseconds. Exits 1 when one is more than 5 % over its budget.
+#   Perf/budgets.sh [RELAY-BUDGET [TRANSCEIVER-BUDGET]]
 set -eu
 cd "$(dirname "$0")/.."
 budget="${1:-Perf/Budgets/relay-core.json}"
+echoes="${2:-Perf/Budgets/transceiver-core.json}"
 command -v valgrind >/dev/null || { echo "budgets: valgrind is missing: make deps-bench" >&2; exit 1; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # This valgrind cannot read the debug information of Swift's compiler; names it finds without.
 objcopy --strip-debug .build/release/swiftlet "$work/swiftlet"
 
-value() { sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p" "$budget"; }
+value() { sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p" "${2:-$budget}"; }
 flows=$(value flows)
 # Two run lengths: what both share is start-up, the difference is packets.
 short=1280
@@ -47,4 +48,30 @@ for direction in up down hop; do
     second=$(allocations $direction $long)
     check "allocations in $((long - short)) packets, $direction" $((second - first)) "$(value "allocations-$direction")"
 done
+
+# The transceiver: calls are set up before anything is counted, and so are the packets that their callers say.
+packets=3200
+echoed() {
+    valgrind --tool=callgrind --callgrind-out-file="$work/echo.$1" --collect-atstart=no '--toggle-collect=*SessionRigV7measure*' \
+        "$work/swiftlet" bench session --packets $packets --calls "$(value calls "$echoes")" --batch "$1" >/dev/null 2>&1
+    callgrind_annotate --threshold=100 "$work/echo.$1" | awk '
+        /^ *[0-9,]+ \(/ {
+            count = $1
+            gsub(",", "", count)
+            if ($0 ~ /PROGRAM TOTALS/) total = count
+            else if ($0 ~ /s10Simulation10SessionRig/) own += count
+        }
+        END { printf "%d\n", total - own }'
+}
+for batch in 1 16; do
+    check "instructions per packet there and back, $batch in a turn" $(($(echoed $batch) / packets)) "$(value "instructions-batch-$batch" "$echoes")"
+done
+# Memory is counted from the start on, so that the difference of two runs is the packets'.
+memory() {
+    valgrind --leak-check=no "$work/swiftlet" bench session --packets "$1" --prepared $packets --calls "$(value calls "$echoes")" 2>&1 |
+        sed -n 's/.*total heap usage: \([0-9,]*\) allocs.*/\1/p' | tr -d ,
+}
+first=$(memory 160)
+second=$(memory $packets)
+check "allocations in $((packets - 160)) packets there and back" $((second - first)) "$(value allocations "$echoes")"
 exit $status

@@ -6,8 +6,9 @@ import Primitives
 public struct TransportFeedback: ~Copyable {
     /// Packets in one report.
     private static let window: Int64 = 256
-    /// Browsers' own pace.
-    private static let interval = Interval.milliseconds(100)
+    /// Browsers' own pace where they send no more than a voice: their reports take a twentieth of what they send, and wait 250 ms at most (libwebrtc,
+    /// `TransportSequenceNumberFeedbackGenerator`). A report is a packet of its own, for us, for the relay and for the client.
+    private static let interval = Interval.milliseconds(250)
     /// Of arrival deltas and of the reference time, in nanoseconds.
     private static let tick: Int64 = 250_000
     private static let referenceTick: Int64 = 64_000_000
@@ -19,7 +20,8 @@ public struct TransportFeedback: ~Copyable {
     private var reported: Int64 = 0
     private var highest: Int64 = -1
     private var pending = 0
-    private var due = Instant.never
+    /// Says nothing while nothing is pending.
+    private var nextReport = Instant.never
     private var reports: UInt8 = 0
 
     public init() { arrivals = Slab(count: Int(Self.window)) { _ in Instant.never } }
@@ -41,10 +43,12 @@ public struct TransportFeedback: ~Copyable {
             pending += 1
         }
         highest = max(highest, sequence)
-        if due == .never { due = now + Self.interval }
+        if nextReport == .never { nextReport = now + Self.interval }
     }
 
-    public var nextDeadline: Deadline { pending > 0 ? Deadline(due, "transport feedback") : .none }
+    /// When `write` has something to report; `.never` when nothing has come.
+    public var due: Instant { pending > 0 ? nextReport : .never }
+    public var nextDeadline: Deadline { Deadline(due, "transport feedback") }
 
     /// Appends one RTCP packet (RTPFB, format 15) to `output` and forgets what it reports; false, and nothing written, when nothing is due or
     /// it does not fit. Call until false.
@@ -73,7 +77,7 @@ public struct TransportFeedback: ~Copyable {
         reports &+= 1
         for _ in 0..<count { dropFirst() }
         reported = first
-        due = pending > 0 ? now : .never
+        nextReport = pending > 0 ? now : .never
         return true
     }
 
@@ -142,7 +146,7 @@ public struct TransportFeedback: ~Copyable {
     private mutating func clear(from sequence: Int64) {
         for index in 0..<Int(Self.window) { arrivals[index] = .never }
         pending = 0
-        due = .never
+        nextReport = .never
         first = sequence
         highest = sequence
         reported = sequence - Self.window

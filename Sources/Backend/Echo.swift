@@ -22,13 +22,10 @@ public struct EchoBackend: ~Copyable {
 
     /// Appends the next packet that is due to `output`; nil when none is.
     public mutating func nextFrame(into output: inout OutputRawSpan, at now: Instant) -> BackendFrame? {
-        guard let first = frames.first, first.stamp <= now else { return nil }
-        _ = frames.removeFirst(into: &output)
+        guard frames.nextStamp <= now, let first = frames.removeFirst(into: &output) else { return nil }
         return BackendFrame(timestamp: UInt32(truncatingIfNeeded: first.tag >> 1), startsTalkspurt: first.tag & 1 == 1)
     }
 
-    public var nextDeadline: Deadline {
-        guard let first = frames.first else { return .none }
-        return Deadline(first.stamp, "echo")
-    }
+    /// When `nextFrame` has something; `.never` while nothing waits.
+    public var nextStamp: Instant { frames.nextStamp }
 }

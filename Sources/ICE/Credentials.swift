@@ -5,7 +5,7 @@ import Primitives
 /// The two generations of credentials that may be alive at once, in one block of fixed size.
 struct CredentialStore: ~Copyable {
     static let lengthMax = 256
-    private var bytes = ByteSlab(count: 8, slotSize: CredentialStore.lengthMax)
+    private var bytes = ByteSlab(count: 8, slotSize: CredentialStore.lengthMax, isAligned: false)
     private var lengths = InlineArray<8, UInt16>(repeating: 0)
 
     enum Field: Int { case localUfrag, localPassword, remoteUfrag, remotePassword }

@@ -82,6 +82,19 @@ public struct ICELiteAgent: ~Copyable {
     /// Whether an authentic check of a live generation came from `path.client`, and was answered.
     public func isValidated(_ path: NetworkPath) -> Bool { paths.index(ofClient: path.client) != nil }
 
+    /// The same for every packet. An agent that may be changed is used where it lies; one that is only read is copied.
+    public var pathInUse: NetworkPath? {
+        mutating get {
+            guard let selected else { return nil }
+            return paths[selected].path
+        }
+    }
+
+    /// Whether `nextEvent` has something to tell.
+    public var hasEvents: Bool {
+        mutating get { paths.unannounced > 0 || !told.selection || told.consent != hasConsent || told.silence != isSilent }
+    }
+
     /// The next event, oldest kind first; nil: none. Transitions that were undone before they were asked for do not show.
     public mutating func nextEvent() -> ICEEvent? {
         if let path = paths.nextUnannounced() { return .pathValidated(path) }

@@ -1,4 +1,5 @@
-// What waits to be sent, and what was sent and may be answered. Both are short and forget the oldest first.
+// What waits to be sent, and what was sent and may be answered. Both are short and forget the oldest first. They lie on the heap: whoever
+// only reads the agent would copy what lay in it.
 
 import Primitives
 import STUN
@@ -13,9 +14,9 @@ struct PendingAnswer {
     var unknown = STUNUnknownAttributes.none
 }
 
-struct AnswerQueue {
+struct AnswerQueue: ~Copyable {
     static let capacity = 4
-    private var entries = InlineArray<4, PendingAnswer>(repeating: PendingAnswer())
+    private var entries = Slab<PendingAnswer>(count: AnswerQueue.capacity) { _ in PendingAnswer() }
     private var first = 0
     private var count = 0
 
@@ -38,9 +39,9 @@ struct AnswerQueue {
 }
 
 /// The last checks that were accepted. One that comes again is a repetition, or a recording.
-struct RecentChecks {
+struct RecentChecks: ~Copyable {
     static let capacity = 16
-    private var entries = InlineArray<16, STUNTransactionID>(repeating: STUNTransactionID(high: 0, low: 0))
+    private var entries = Slab<STUNTransactionID>(count: RecentChecks.capacity) { _ in STUNTransactionID(high: 0, low: 0) }
     private var next = 0
 
     /// Whether `id` is new; it is remembered then.
@@ -60,9 +61,9 @@ struct SentCheck {
     var isOpen = false
 }
 
-struct SentChecks {
+struct SentChecks: ~Copyable {
     static let capacity = 4
-    private var entries = InlineArray<4, SentCheck>(repeating: SentCheck())
+    private var entries = Slab<SentCheck>(count: SentChecks.capacity) { _ in SentCheck() }
     private var next = 0
 
     mutating func note(_ id: STUNTransactionID, to client: SocketAddress, slot: UInt8) {

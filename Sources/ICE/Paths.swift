@@ -22,24 +22,30 @@ struct ValidatedPath {
         heardAt: .zero, slot: 0)
 }
 
-struct PathTable {
+/// On the heap: whoever only reads the agent would copy entries that lay in it.
+struct PathTable: ~Copyable {
     static let capacity = 8
-    private var entries = InlineArray<8, ValidatedPath>(repeating: .none)
-    private var live = InlineArray<8, Bool>(repeating: false)
+    private var entries = Slab<ValidatedPath>(count: PathTable.capacity) { _ in .none }
+    /// Bit `k`: entry `k` is a way.
+    private var live: UInt8 = 0
+    /// Ways that the owner does not know of yet.
+    private(set) var unannounced = 0
 
     subscript(index: Int) -> ValidatedPath {
-        get { entries[index] }
-        set { entries[index] = newValue }
+        @inline(__always) _read { yield entries[index] }
+        @inline(__always) _modify { yield &entries[index] }
     }
 
+    private func isLive(_ index: Int) -> Bool { live >> UInt8(truncatingIfNeeded: index) & 1 == 1 }
+
     func index(of path: NetworkPath) -> Int? {
-        for index in 0..<Self.capacity where live[index] && entries[index].path.isSameWay(as: path) { return index }
+        for index in 0..<Self.capacity where isLive(index) && entries[index].path.isSameWay(as: path) { return index }
         return nil
     }
 
     /// A way from `client`, by whichever ingress.
     func index(ofClient client: SocketAddress) -> Int? {
-        for index in 0..<Self.capacity where live[index] && entries[index].path.client == client { return index }
+        for index in 0..<Self.capacity where isLive(index) && entries[index].path.client == client { return index }
         return nil
     }
 
@@ -64,7 +70,9 @@ struct PathTable {
             return index
         }
         let index = place(keeping: kept)
-        live[index] = true
+        forget(index)
+        live |= 1 << UInt8(truncatingIfNeeded: index)
+        unannounced += 1
         entries[index] = ValidatedPath(path: path, heardAt: now, slot: slot)
         return index
     }
@@ -72,7 +80,7 @@ struct PathTable {
     private func place(keeping kept: Int?) -> Int {
         var oldest = -1
         for index in 0..<Self.capacity {
-            if !live[index] { return index }
+            if !isLive(index) { return index }
             if index == kept { continue }
             if oldest < 0 || entries[index].heardAt < entries[oldest].heardAt { oldest = index }
         }
@@ -81,13 +89,20 @@ struct PathTable {
 
     /// Forgets what was last checked with the credentials of `slot`.
     mutating func removeAll(of slot: UInt8) {
-        for index in 0..<Self.capacity where entries[index].slot == slot { live[index] = false }
+        for index in 0..<Self.capacity where entries[index].slot == slot { forget(index) }
+    }
+
+    private mutating func forget(_ index: Int) {
+        if isLive(index), !entries[index].isAnnounced { unannounced -= 1 }
+        live &= ~(1 << UInt8(truncatingIfNeeded: index))
     }
 
     /// The next way that the owner does not know of; it does then.
     mutating func nextUnannounced() -> NetworkPath? {
-        for index in 0..<Self.capacity where live[index] && !entries[index].isAnnounced {
+        guard unannounced > 0 else { return nil }
+        for index in 0..<Self.capacity where isLive(index) && !entries[index].isAnnounced {
             entries[index].isAnnounced = true
+            unannounced -= 1
             return entries[index].path
         }
         return nil

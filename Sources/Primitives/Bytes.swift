@@ -114,7 +114,12 @@ extension OutputRawSpan {
     }
     @_lifetime(self: copy self)
     @inlinable public mutating func append(zeros count: Int) {
-        for _ in 0..<count { append(UInt8(0)) }
+        precondition(count >= 0 && count <= freeCapacity)
+        guard count > 0 else { return }
+        unsafe withUnsafeMutableBytes { target, written in
+            unsafe (target.baseAddress! + written).initializeMemory(as: UInt8.self, repeating: 0, count: count)
+            written += count
+        }
     }
 }
 

@@ -52,7 +52,7 @@ extension Slab where Element: FixedWidthInteger {
 // A slab is owned by one thread at a time; moving it between threads moves the ownership.
 extension Slab: @unchecked Sendable where Element: ~Copyable & Sendable {}
 
-/// Preallocated bytes in equal slots, for packets: slot `index` is `slotSize` bytes, cache-line aligned.
+/// Preallocated bytes in equal slots, for packets: slot `index` is `slotSize` bytes, cache-line aligned unless it was wanted otherwise.
 @safe @frozen public struct ByteSlab: ~Copyable {
     @usableFromInline let base: UnsafeMutableRawPointer
     /// What was allocated: `base` is its first whole page.
@@ -61,11 +61,12 @@ extension Slab: @unchecked Sendable where Element: ~Copyable & Sendable {}
     public let slotSize: Int
 
     /// All zeros. Pages that nobody touches cost nothing, neither now nor when the process ends.
-    public init(count: Int, slotSize: Int) {
+    /// - Parameter isAligned: slot 0 begins a page. What is small and many does without.
+    public init(count: Int, slotSize: Int, isAligned: Bool = true) {
         precondition(count > 0 && slotSize > 0 && slotSize % 64 == 0)
-        guard let block = unsafe calloc(count * slotSize + 4095, 1) else { preconditionFailure("out of memory") }
+        guard let block = unsafe calloc(count * slotSize + (isAligned ? 4095 : 0), 1) else { preconditionFailure("out of memory") }
         unsafe self.block = block
-        unsafe base = block.alignedUp(toMultipleOf: 4096)
+        unsafe base = isAligned ? block.alignedUp(toMultipleOf: 4096) : block
         self.count = count
         self.slotSize = slotSize
     }

@@ -35,7 +35,7 @@ public struct SCTPAssociation: ~Copyable {
     /// The peer's cookie, to be echoed.
     var cookie: [UInt8] = []
     /// Bytes of control chunks that wait to be sent: see `ControlSlot`.
-    var control = ByteSlab(count: ControlSlot.count, slotSize: ControlSlot.size)
+    var control = ByteSlab(count: ControlSlot.count, slotSize: ControlSlot.size, isAligned: false)
     var controlLengths = InlineArray<3, Int>(repeating: 0)
 
     var sending: SendQueue

@@ -80,7 +80,7 @@ struct ByteRing: ~Copyable {
     init(limit: Int) {
         precondition(limit & (limit - 1) == 0 && limit >= Self.initial)
         self.limit = limit
-        storage = ByteSlab(count: 1, slotSize: Self.initial)
+        storage = ByteSlab(count: 1, slotSize: Self.initial, isAligned: false)
     }
 
     var count: Int { end &- start }
@@ -116,7 +116,7 @@ struct ByteRing: ~Copyable {
 
     /// Back to the first size, if nothing is held.
     mutating func shrink() {
-        if count == 0 && storage.slotSize > Self.initial { storage = ByteSlab(count: 1, slotSize: Self.initial) }
+        if count == 0 && storage.slotSize > Self.initial { storage = ByteSlab(count: 1, slotSize: Self.initial, isAligned: false) }
     }
 
     private mutating func copy(_ source: RawSpan, to offset: Int) {
@@ -128,7 +128,7 @@ struct ByteRing: ~Copyable {
     private mutating func grow(for needed: Int) {
         var size = storage.slotSize
         while size < needed { size *= 2 }
-        var larger = ByteSlab(count: 1, slotSize: size)
+        var larger = ByteSlab(count: 1, slotSize: size, isAligned: false)
         var position = start
         while position < end {
             let from = position & (storage.slotSize &- 1)
@@ -168,7 +168,7 @@ struct BlockStore: ~Copyable {
 
     init(limit: Int) {
         self.limit = max(limit, Self.initial)
-        bytes = ByteSlab(count: Self.initial, slotSize: Self.blockSize)
+        bytes = ByteSlab(count: Self.initial, slotSize: Self.blockSize, isAligned: false)
         links = Self.freeLinks(Self.initial, from: 0)
     }
 
@@ -221,7 +221,7 @@ struct BlockStore: ~Copyable {
     /// Back to the first size, if nothing is held.
     mutating func shrink() {
         guard used == 0 && bytes.count > Self.initial else { return }
-        bytes = ByteSlab(count: Self.initial, slotSize: Self.blockSize)
+        bytes = ByteSlab(count: Self.initial, slotSize: Self.blockSize, isAligned: false)
         links = Self.freeLinks(Self.initial, from: 0)
         free = 0
     }
@@ -257,7 +257,7 @@ struct BlockStore: ~Copyable {
         var count = old
         while count < needed { count *= 2 }
         count = min(count, limit)
-        var largerBytes = ByteSlab(count: count, slotSize: Self.blockSize)
+        var largerBytes = ByteSlab(count: count, slotSize: Self.blockSize, isAligned: false)
         var largerLinks = Self.freeLinks(count, from: old)
         for index in 0..<old {
             largerLinks[index] = links[index]

@@ -80,5 +80,9 @@ enum Ciphers {
 
 /// Stops when libcrypto reports an error that only a broken process can cause.
 @inline(__always) func require(_ result: CInt, _ call: StaticString) {
-    if result != 1 { fatalError("libcrypto refused \(call): error \(ERR_peek_last_error())") }
+    if result != 1 { refuse(call) }
+}
+
+@inline(never) private func refuse(_ call: StaticString) -> Never {
+    fatalError("libcrypto refused \(call): error \(ERR_peek_last_error())")
 }

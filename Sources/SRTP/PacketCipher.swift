@@ -11,6 +11,8 @@ import Primitives
     private let authenticator: PacketAuthenticator
     /// The salt's bytes from the most significant down; what is missing to sixteen is zero.
     private let salt: UInt128
+    /// See `WholeIV`.
+    private let takesWholeIV: Bool
 
     init(profile: SRTPProfile, key: [UInt8], salt: [UInt8], authenticationKey: [UInt8], encrypts: Bool) {
         precondition(key.count == profile.keyLength && salt.count == profile.saltLength)
@@ -27,6 +29,7 @@ import Primitives
         var value: UInt128 = 0
         for index in 0..<16 { value = value << 8 | (index < salt.count ? UInt128(salt[index]) : 0) }
         self.salt = value
+        takesWholeIV = profile.isAEAD && WholeIV.isTaken
     }
     deinit { EVP_CIPHER_CTX_free(context) }
 }
@@ -38,18 +41,21 @@ extension PacketCipher {
     /// Encrypts `text` in place and writes the tag right behind it. `header` and `word` are authenticated only.
     func seal(_ buffer: inout MutableRawSpan, ssrc: UInt32, index: UInt64, header: Range<Int>, word: Range<Int>, text: Range<Int>) {
         precondition(text.upperBound + Self.aeadTagLength <= buffer.byteCount && word.upperBound <= buffer.byteCount)
-        setNonce(ssrc: ssrc, index: index)
         buffer.withUnsafeMutableBytes { bytes in
             guard let base = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self) else { return }
+            let tag = base + text.upperBound
+            if takesWholeIV {
+                begin(ssrc: ssrc, index: index, tag: nil)
+            } else {
+                setNonce(ssrc: ssrc, index: index)
+            }
             authenticate(base, header)
             authenticate(base, word)
             transform(base, text)
             var written: CInt = 0
-            let tag = base + text.upperBound
             // Writes no text: nothing of a counter mode is left over.
             require(EVP_EncryptFinal_ex(context, tag, &written), "EVP_EncryptFinal_ex")
-            require(
-                EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, CInt(Self.aeadTagLength), tag), "EVP_CTRL_AEAD_GET_TAG")
+            require(copenssl_gcm_tag(context, tag), "EVP_CIPHER_CTX_get_params")
         }
     }
 
@@ -58,15 +64,19 @@ extension PacketCipher {
         _ buffer: inout MutableRawSpan, ssrc: UInt32, index: UInt64, header: Range<Int>, word: Range<Int>, text: Range<Int>
     ) -> Bool {
         precondition(text.upperBound + Self.aeadTagLength <= buffer.byteCount && word.upperBound <= buffer.byteCount)
-        setNonce(ssrc: ssrc, index: index)
         return buffer.withUnsafeMutableBytes { bytes in
             guard let base = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self) else { return false }
+            let tag = base + text.upperBound
+            if takesWholeIV {
+                begin(ssrc: ssrc, index: index, tag: tag)
+            } else {
+                setNonce(ssrc: ssrc, index: index)
+                require(
+                    EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, CInt(Self.aeadTagLength), tag), "EVP_CTRL_AEAD_SET_TAG")
+            }
             authenticate(base, header)
             authenticate(base, word)
             transform(base, text)
-            let tag = base + text.upperBound
-            require(
-                EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, CInt(Self.aeadTagLength), tag), "EVP_CTRL_AEAD_SET_TAG")
             var written: CInt = 0
             guard EVP_DecryptFinal_ex(context, tag, &written) == 1 else {
                 // OpenSSL 3.0 leaves nothing in the thread's error queue here, but no document promises it, and TLS calls on
@@ -80,13 +90,57 @@ extension PacketCipher {
 
     /// Salt, SSRC and index in one block: RFC 7714 §8.1 for RTP and §9.1 for RTCP, which differ in the length of the index only.
     private func setNonce(ssrc: UInt32, index: UInt64) {
-        setStart(salt ^ UInt128(ssrc) << 80 ^ UInt128(index) << 32)
+        setStart(nonce(ssrc: ssrc, index: index))
+    }
+
+    @inline(__always) private func nonce(ssrc: UInt32, index: UInt64) -> UInt128 {
+        salt ^ UInt128(ssrc) << 80 ^ UInt128(index) << 32
+    }
+
+    /// The same as `setNonce` in one call, with the tag that is to be found.
+    @inline(__always) private func begin(ssrc: UInt32, index: UInt64, tag: UnsafePointer<UInt8>?) {
+        withUnsafeBytes(of: nonce(ssrc: ssrc, index: index).bigEndian) { bytes in
+            require(
+                copenssl_gcm_begin(context, bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), tag), "EVP_CIPHER_CTX_set_params")
+        }
     }
 
     private func authenticate(_ base: UnsafeMutablePointer<UInt8>, _ range: Range<Int>) {
         guard !range.isEmpty else { return }
         var written: CInt = 0
         require(EVP_CipherUpdate(context, nil, &written, base + range.lowerBound, CInt(range.count)), "EVP_CipherUpdate")
+    }
+}
+
+/// Whether this libcrypto takes all of an IV as a fixed part of unknown length, which it does in every 3.x and promises nowhere. Half of what EVP
+/// adds to a packet's AES is saved by it.
+private enum WholeIV {
+    static let isTaken: Bool = {
+        let iv: [UInt8] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+        // Under another IV first, as a context has it that is used again.
+        guard let expected = sealed(iv, iv, restored: false), let found = sealed(iv.reversed(), iv, restored: true) else { return false }
+        return expected == found
+    }()
+
+    /// Text and tag of something short under `iv`, by a context that has begun with `first`.
+    private static func sealed(_ first: [UInt8], _ iv: [UInt8], restored: Bool) -> [UInt8]? {
+        guard let context = EVP_CIPHER_CTX_new() else { return nil }
+        defer { EVP_CIPHER_CTX_free(context) }
+        let key = [UInt8](repeating: 7, count: 16)
+        var text = [UInt8](repeating: 0x5A, count: 33)
+        var tag = [UInt8](repeating: 0, count: 16)
+        var written: CInt = 0
+        guard EVP_CipherInit_ex2(context, Ciphers.gcm128, key, first, 1, nil) == 1,
+            EVP_CipherUpdate(context, nil, &written, key, 16) == 1,
+            restored ? copenssl_gcm_begin(context, iv, nil) == 1 : EVP_CipherInit_ex2(context, nil, nil, iv, -1, nil) == 1,
+            EVP_CipherUpdate(context, nil, &written, iv, 12) == 1
+        else { return nil }
+        let isSealed = text.withUnsafeMutableBufferPointer { bytes in
+            EVP_CipherUpdate(context, bytes.baseAddress, &written, bytes.baseAddress, 33) == 1
+                && EVP_CipherFinal_ex(context, bytes.baseAddress, &written) == 1
+        }
+        guard isSealed, copenssl_gcm_tag(context, &tag) == 1 else { return nil }
+        return text + tag
     }
 }
 

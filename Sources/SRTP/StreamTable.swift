@@ -1,7 +1,9 @@
 // The sources of one direction. All of them share the direction's keys, so a source is its indices and nothing else; the table
 // has a fixed number of places, and a source stays until the call ends, for its indices must never start over under one key.
 
-struct StreamTable {
+import Primitives
+
+struct StreamTable: ~Copyable {
     struct Stream {
         var ssrc: UInt32 = 0
         var rtp = ReplayWindow()
@@ -9,12 +11,13 @@ struct StreamTable {
         var rtcp = ReplayWindow()
     }
 
-    private var streams = InlineArray<8, Stream>(repeating: Stream())
+    /// On the heap: to read one of them in a value that lies elsewhere would be to copy all.
+    private var streams: Slab<Stream>
     private(set) var count = 0
     private let limit: Int
 
     init(limit: Int) {
-        precondition(limit <= 8)
+        streams = Slab(count: limit) { _ in Stream() }
         self.limit = limit
     }
 

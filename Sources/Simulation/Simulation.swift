@@ -24,3 +24,6 @@
 //       RegionHappenings  what they do, and what befalls them
 //       RegionPromises    what must hold at every datagram, and at the end
 //     SeededEntropy     OpenSSL's randomness from the seed, so that a run comes back byte for byte
+//
+// For benches, without faults: LoadCaller, a client of which a thousand run in one thread, and SessionRig, a media worker's core with such
+// callers around it.

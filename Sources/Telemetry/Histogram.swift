@@ -83,7 +83,9 @@ public enum HistogramUnit: Sendable {
 extension Histogram {
     /// Writes all of it as words, to publish it on a `CounterPage`. `words` needs room for `wordCount` from `offset` on.
     public func store(into words: inout MutableSpan<UInt64>, at offset: Int) {
-        for index in 0..<Self.bucketCount { words[offset + index] = buckets[index] }
+        let buckets = buckets
+        let values = buckets.span
+        for index in 0..<Self.bucketCount { words[offset + index] = values[index] }
         words[offset + Self.bucketCount] = sum
         words[offset + Self.bucketCount + 1] = maximum
     }

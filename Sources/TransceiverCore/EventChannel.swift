@@ -30,7 +30,7 @@ struct EventChannel: ~Copyable {
     /// The first channel that the client opened; OpenAI's clients call it `oai-events`, others as they like.
     private var channel: UInt16?
     /// One SCTP packet on its way into or out of DTLS.
-    private var packet = ByteSlab(count: 1, slotSize: DTLSAssociation.datagramSizeMax)
+    private var packet = ByteSlab(count: 1, slotSize: DTLSAssociation.datagramSizeMax, isAligned: false)
     private var isOver = false
 
     /// What the owner has to know.

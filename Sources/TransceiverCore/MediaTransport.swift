@@ -15,7 +15,7 @@ struct MediaTransport: ~Copyable {
     private var newestReport: (ssrc: UInt32, index: UInt32) = (0, 0)
     private let reportTrailerSize: Int
     /// nil where the client wants none.
-    private var feedback: TransportFeedback?
+    private var feedback = Box<TransportFeedback>()
     /// What the client's reports say of our stream.
     private(set) var roundTrip: Interval?
     private(set) var percentLost = 0
@@ -40,7 +40,7 @@ struct MediaTransport: ~Copyable {
         // The index is the last field, before the tag where the tag is not part of the ciphertext (RFC 3711 §3.4, RFC 7714 §9.2).
         reportTrailerSize = profile == .aes128CMHMACSHA1_80 ? 14 : 4
         self.audio = audio
-        if audio?.transportSequenceExtension != nil { feedback = TransportFeedback() }
+        if audio?.transportSequenceExtension != nil { feedback = Box(TransportFeedback()) }
         self.clock = clock
         random = SeededGenerator(seed: seed)
         // The top bit stays clear: a stream that begins near the wrap makes the first loss an ambiguity of the roll-over counter.
@@ -94,10 +94,10 @@ extension MediaTransport {
 
     /// Of every authentic packet, whatever is in it: feedback is about the path.
     private mutating func noteArrival(_ header: RTPHeader, _ packet: RawSpan, at now: Instant) {
-        guard let id = audio?.transportSequenceExtension, let range = header.extensions.value(id: id, in: packet), range.count == 2 else {
-            return
-        }
-        feedback?.note(packet.u16(range.lowerBound), at: now)
+        guard !feedback.isEmpty, let id = audio?.transportSequenceExtension, let range = header.extensions.value(id: id, in: packet),
+            range.count == 2
+        else { return }
+        feedback.value.note(packet.u16(range.lowerBound), at: now)
     }
 
     private mutating func receiveRTCP(_ datagram: inout MutableRawSpan, at now: Instant) -> Heard {
@@ -170,6 +170,12 @@ extension MediaTransport {
 
     /// Writes the report, or goodbye, that is due at `now`; false when none is.
     mutating func nextReport(into packet: inout OutputRawSpan, at now: Instant) -> Bool {
+        guard goodbye == .due || reports.due <= now else { return false }
+        return writeReport(into: &packet, at: now)
+    }
+
+    @inline(never)
+    private mutating func writeReport(into packet: inout OutputRawSpan, at now: Instant) -> Bool {
         guard let audio, !isPaused, takeDue(at: now) else { return false }
         let isLast = goodbye == .due
         if isLast { goodbye = .said }
@@ -191,10 +197,14 @@ extension MediaTransport {
 
     /// Writes the feedback about arrivals that is due at `now`; false when none is.
     mutating func nextFeedback(into packet: inout OutputRawSpan, at now: Instant) -> Bool {
-        guard let audio, !isPaused, goodbye == .none, feedbackDeadline.instant <= now, beginFeedback(audio, &packet, at: now) else {
-            return false
-        }
-        guard feedback?.write(sender: audio.ssrc, media: receiver?.ssrc ?? 0, into: &packet, at: now) == true else {
+        guard !feedback.isEmpty, feedback.value.due <= now else { return false }
+        return writeFeedback(into: &packet, at: now)
+    }
+
+    @inline(never)
+    private mutating func writeFeedback(into packet: inout OutputRawSpan, at now: Instant) -> Bool {
+        guard let audio, !isPaused, goodbye == .none, beginFeedback(audio, &packet, at: now) else { return false }
+        guard feedback.value.write(sender: audio.ssrc, media: receiver?.ssrc ?? 0, into: &packet, at: now) else {
             return Self.clear(&packet)
         }
         return protectRTCP(&packet)
@@ -218,13 +228,6 @@ extension MediaTransport {
         return RTCPWriter(ssrc: audio.ssrc, name: audio.cname).writeCompound(sender: nil, block: nil, to: &packet)
     }
 
-    private var feedbackDeadline: Deadline {
-        switch feedback {
-        case .some(let feedback): feedback.nextDeadline
-        case .none: .none
-        }
-    }
-
     private mutating func takeDue(at now: Instant) -> Bool {
         switch goodbye {
         case .due: true
@@ -238,7 +241,10 @@ extension MediaTransport {
         return false
     }
 
-    var nextDeadline: Deadline {
-        goodbye == .none && audio != nil && !isPaused ? .soonest(reports.nextDeadline, feedbackDeadline) : .none
+    var nextDeadline: Instant {
+        mutating get {
+            guard goodbye == .none, audio != nil, !isPaused else { return .never }
+            return feedback.isEmpty ? reports.due : min(reports.due, feedback.value.due)
+        }
     }
 }

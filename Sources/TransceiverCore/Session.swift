@@ -37,12 +37,12 @@ struct Session: ~Copyable {
     var ingressRelay: UInt16?
     private var ice: ICELiteAgent
     private var dtls: DTLSAssociation
-    private var media: MediaTransport?
+    private var media = Box<MediaTransport>()
     /// Takes the caller's packets as they are; then `dialogue` has no ears.
-    private var echo: EchoBackend?
+    private var echo = Box<EchoBackend>()
     private var dialogue: Dialogue
     private let dataChannel: DataChannelParameters?
-    private var channel: EventChannel?
+    private var channel = Box<EventChannel>()
     /// Where handshake datagrams go: before the first nomination, to whoever was validated last.
     private var handshakePath: NetworkPath?
     private let isDTLSClient: Bool
@@ -53,6 +53,9 @@ struct Session: ~Copyable {
     private static let measureInterval = Interval.seconds(5)
     /// Somebody listens in: every event of the dialogue goes there too.
     private var isWatched = false
+    /// When all but media wants to act, as far as is known: datagrams of media only put it off, and are not worth asking everybody.
+    private var restDeadline = Instant.zero
+    private var restIsKnown = false
 
     init(_ parameters: SessionParameters, settings: SessionSettings, at now: Instant) {
         id = parameters.id
@@ -68,7 +71,7 @@ struct Session: ~Copyable {
         dtls = DTLSAssociation(role: parameters.dtlsRole, fingerprints: parameters.fingerprints)
         var path = parameters.audio == nil ? Dialogue.AudioPath.none : .packets
         if case .echo(let delay) = settings.backend {
-            echo = EchoBackend(delay: delay)
+            echo = Box(EchoBackend(delay: delay))
             path = .none
         }
         dialogue = Dialogue(
@@ -78,7 +81,7 @@ struct Session: ~Copyable {
     }
 
     /// Where the client is reached now.
-    var path: NetworkPath? { ice.selectedPath ?? handshakePath }
+    var path: NetworkPath? { mutating get { ice.pathInUse ?? handshakePath } }
 }
 
 // MARK: - In
@@ -90,7 +93,10 @@ extension Session {
         counters: inout WorkerCounters
     ) {
         guard !isEnding, datagram.byteCount > 0 else { return }
+        let isMedia = PacketClass(firstByte: datagram.byte(0)) == .srtp
         if let reason = dispatch(&datagram, on: path, at: now, counters: &counters) { counters.note(reason) }
+        // What is echoed is no news for the dialogue; it may be for ICE. Whatever ICE has no event for only puts its deadlines off.
+        if isMedia, !echo.isEmpty, !media.isEmpty, !ice.hasEvents, !isEnding { return }
         react(context, at: now)
     }
 
@@ -110,7 +116,7 @@ extension Session {
             let newer = dtls.newerDatagrams
             guard dtls.receive(datagram.bytes, at: now) == nil else { return .dtlsRefused }
             if dtls.newerDatagrams != newer { ice.noteAuthenticated(on: path, at: now) }
-            Self.receiveEvents(&channel, from: &dtls, at: now, counters: &counters)
+            if !channel.isEmpty { channel.value.receive(from: &dtls, at: now, counters: &counters) }
             return nil
         case .srtp: return receiveMedia(&datagram, on: path, at: now, counters: &counters)
         case nil: return .unknownClass
@@ -121,13 +127,13 @@ extension Session {
     private mutating func receiveMedia(
         _ datagram: inout MutableRawSpan, on path: NetworkPath, at now: Instant, counters: inout WorkerCounters
     ) -> SessionDropReason? {
-        guard media != nil else {
+        guard !media.isEmpty else {
             // The client has its keys, so the last message of its handshake is lost or late. All it says until we have it is lost, too.
             if ice.isValidated(path) { dtls.hurry(at: now) }
             return .mediaBeforeKeys
         }
         ice.noteReceived(datagram.byteCount, on: path)
-        let heard = media!.receive(&datagram, at: now)
+        let heard = media.value.receive(&datagram, at: now)
         if case .refused(let reason) = heard { return reason }
         // Authentic media: the client has its keys. Where there are no channels, DTLS has nothing left to do.
         if dataChannel == nil { dtls.release() }
@@ -139,28 +145,31 @@ extension Session {
         case .control(let goodbye, let isNewest):
             ice.noteAuthenticated(on: path, isNewest: isNewest, at: now)
             counters.reportsReceived += 1
-            if let percent = media?.percentLost {
-                dialogue.adapt(percentLost: percent, redundancy: audio?.redPayloadType == nil ? nil : audio?.opusPayloadType)
-            }
-            if audio?.retransmits == true { dialogue.setRoundTrip(media?.roundTrip) }
-            if now >= nextMeasure, let lost = media?.lastLoss {
-                nextMeasure = now + Self.measureInterval
-                events.append(.measured(path, roundTrip: media?.roundTrip, lost: lost))
-            }
-            if goodbye { end(.closedByPeer, at: now) }
+            hearReport(on: path, goodbye: goodbye, at: now)
         case .audio(let header, let sequence, let isRedundant, let isNewest):
             ice.noteAuthenticated(on: path, isNewest: isNewest, at: now)
             counters.audioPacketsReceived += 1
             let packet = datagram.bytes.bytes(header.payload)
             let redundantType = isRedundant ? audio?.opusPayloadType : nil
-            guard echo != nil else {
+            guard !echo.isEmpty else {
                 return dialogue.receive(packet, header: header, sequence: sequence, redundantType: redundantType, at: now)
             }
             guard let frame = Self.primary(of: packet, isRedundant: isRedundant) else { return .audioMalformed }
-            let taken = echo!.receive(packet.bytes(frame), timestamp: header.timestamp, startsTalkspurt: header.marker, at: now)
+            let taken = echo.value.receive(packet.bytes(frame), timestamp: header.timestamp, startsTalkspurt: header.marker, at: now)
             return taken ? nil : .backendFull
         }
         return nil
+    }
+
+    @inline(never)
+    private mutating func hearReport(on path: NetworkPath, goodbye: Bool, at now: Instant) {
+        dialogue.adapt(percentLost: media.value.percentLost, redundancy: audio?.redPayloadType == nil ? nil : audio?.opusPayloadType)
+        if audio?.retransmits == true { dialogue.setRoundTrip(media.value.roundTrip) }
+        if now >= nextMeasure, let lost = media.value.lastLoss {
+            nextMeasure = now + Self.measureInterval
+            events.append(.measured(path, roundTrip: media.value.roundTrip, lost: lost))
+        }
+        if goodbye { end(.closedByPeer, at: now) }
     }
 
     /// The newest Opus packet in a payload.
@@ -199,17 +208,19 @@ extension Session {
     mutating func end(_ reason: SessionEndReason, at now: Instant) {
         guard !isEnding else { return }
         isEnding = true
-        media?.sayGoodbye()
+        if !media.isEmpty { media.value.sayGoodbye() }
         dtls.close()
         events.append(.ended(reason))
     }
 
     mutating func advance(to now: Instant, context: borrowing DTLSContext) {
+        // An echo is due fifty times a second, and everybody else hardly ever.
+        if restIsKnown, now < restDeadline, !echo.isEmpty { return }
         ice.advance(to: now)
         dtls.advance(to: now)
-        channel?.advance(to: now)
+        if !channel.isEmpty { channel.value.advance(to: now) }
         react(context, at: now)
-        if media == nil, now >= created + settings.connectTimeout { end(.neverConnected, at: now) }
+        if media.isEmpty, now >= created + settings.connectTimeout { end(.neverConnected, at: now) }
     }
 }
 
@@ -218,6 +229,7 @@ extension Session {
 extension Session {
     /// Carries the facts of each machine to the next one.
     private mutating func react(_ context: borrowing DTLSContext, at now: Instant) {
+        restIsKnown = false
         while let event = ice.nextEvent() {
             switch event {
             case .pathValidated(let path):
@@ -225,9 +237,9 @@ extension Session {
                 if !dtls.isStarted { dtls.start(context: context, at: now) }
             case .selected(let path):
                 handshakePath = path
-                if media != nil { events.append(.moved(path)) }
-            case .consentLost: media?.pause()
-            case .consentRegained: media?.resume()
+                if !media.isEmpty { events.append(.moved(path)) }
+            case .consentLost: if !media.isEmpty { media.value.pause() }
+            case .consentRegained: if !media.isEmpty { media.value.resume() }
             case .silent: end(.consentLost, at: now)
             }
         }
@@ -245,7 +257,7 @@ extension Session {
     private mutating func converse(at now: Instant) {
         repeat {
             // What a client does not read the answers to stays in its channel, whose window then closes.
-            while takesClientEvents, let event = channel?.nextEvent() {
+            while takesClientEvents, let event = channel.value.nextEvent() {
                 switch event {
                 case .opened: dialogue.begin()
                 case .text(let text): dialogue.receive(clientEvent: text.span.bytes)
@@ -261,44 +273,29 @@ extension Session {
 
     /// A channel that was closed is read in any case: it may be opened again, and only then can what waits leave.
     private var takesClientEvents: Bool {
-        switch channel {
-        case .some(let channel): dialogue.takesClientEvents || !channel.isOpen
-        case .none: false
-        }
+        mutating get { !channel.isEmpty && (dialogue.takesClientEvents || !channel.value.isOpen) }
     }
 
     private mutating func sendEvents(at now: Instant) {
+        restIsKnown = false
         while takesEvents, let event = dialogue.nextEvent() {
             if isWatched { events.append(.said(event)) }
-            if channel?.send(event) == false { dialogue.noteUnsendable(byteCount: event.count) }
+            if !channel.isEmpty, !channel.value.send(event) { dialogue.noteUnsendable(byteCount: event.count) }
         }
-        Self.transmitEvents(&channel, through: &dtls, at: now)
+        if !channel.isEmpty { channel.value.transmit(through: &dtls, at: now) }
     }
 
     /// Events wait for a channel that may still open, or has no room; without one they are for the watcher, or for nobody.
-    private var takesEvents: Bool {
-        switch channel {
-        case .some(let channel): channel.takesText
-        case .none: dataChannel == nil
-        }
-    }
-
-    private static func receiveEvents(
-        _ channel: inout EventChannel?, from dtls: inout DTLSAssociation, at now: Instant, counters: inout WorkerCounters
-    ) { channel?.receive(from: &dtls, at: now, counters: &counters) }
-
-    private static func transmitEvents(_ channel: inout EventChannel?, through dtls: inout DTLSAssociation, at now: Instant) {
-        channel?.transmit(through: &dtls, at: now)
-    }
+    private var takesEvents: Bool { mutating get { channel.isEmpty ? dataChannel == nil : channel.value.takesText } }
 
     private mutating func startMedia(_ keys: DTLSKeyingMaterial, at now: Instant) {
         do {
-            media = try MediaTransport(
-                keys: keys, engine: settings.srtpEngine, audio: audio, clock: settings.clock, seed: ~seed, at: now)
+            media = Box(
+                try MediaTransport(keys: keys, engine: settings.srtpEngine, audio: audio, clock: settings.clock, seed: ~seed, at: now))
             // The server's Finished is the last word of a handshake: a client needs nothing after it.
             if dataChannel == nil, isDTLSClient { dtls.release() }
             if let dataChannel {
-                channel = EventChannel(dataChannel, isClientOfDTLS: isDTLSClient, at: now)
+                channel = Box(EventChannel(dataChannel, isClientOfDTLS: isDTLSClient, at: now))
             }
             if let path {
                 ice.noteProved(path, at: now)
@@ -318,7 +315,7 @@ extension Session {
         if let path = ice.nextTransmit(into: &packet, at: now) { return path }
         while let path = nextDatagram(into: &packet, at: now, counters: &counters) {
             // RFC 7675: without consent nothing but checks, not even DTLS.
-            let mayLeave = media == nil || ice.hasConsent || ice.selectedPath == nil
+            let mayLeave = media.isEmpty || ice.hasConsent || ice.pathInUse == nil
             if mayLeave, let taken = ice.admit(packet.byteCount, to: path) { return taken }
             packet.removeAll()
             counters.datagramsWithheld += 1
@@ -329,10 +326,10 @@ extension Session {
     private mutating func nextDatagram(into packet: inout OutputRawSpan, at now: Instant, counters: inout WorkerCounters) -> NetworkPath? {
         guard let path else { return nil }
         if dtls.nextTransmit(into: &packet) { return path }
-        guard media != nil else { return nil }
-        if media!.nextReport(into: &packet, at: now) || media!.nextFeedback(into: &packet, at: now) { return path }
-        while let request = dialogue.nextRequest() {
-            if media!.ask(for: request, into: &packet, at: now) { return path }
+        guard !media.isEmpty else { return nil }
+        if media.value.nextReport(into: &packet, at: now) || media.value.nextFeedback(into: &packet, at: now) { return path }
+        while echo.isEmpty, let request = dialogue.nextRequest() {
+            if media.value.ask(for: request, into: &packet, at: now) { return path }
         }
         if nextAudio(into: &packet, at: now, counters: &counters) { return path }
         // The first or last packet of an answer is news for the client.
@@ -344,13 +341,15 @@ extension Session {
     private mutating func nextAudio(into packet: inout OutputRawSpan, at now: Instant, counters: inout WorkerCounters) -> Bool {
         while true {
             packet.append(zeros: RTPHeader.fixedSize)
-            guard let frame = echo?.nextFrame(into: &packet, at: now) ?? dialogue.nextPacket(into: &packet, at: now) else {
+            let isEcho = !echo.isEmpty
+            guard let frame = isEcho ? echo.value.nextFrame(into: &packet, at: now) : dialogue.nextPacket(into: &packet, at: now) else {
                 packet.removeAll()
                 return false
             }
             // A frame that may not leave is gone: what the client does not hear now, it must not hear later.
-            if media!.protect(
-                timestamp: frame.timestamp, startsTalkspurt: frame.startsTalkspurt, isRedundant: dialogue.saysTwice, in: &packet, at: now)
+            let isRedundant = !isEcho && dialogue.saysTwice
+            if media.value.protect(
+                timestamp: frame.timestamp, startsTalkspurt: frame.startsTalkspurt, isRedundant: isRedundant, in: &packet, at: now)
             {
                 counters.audioPacketsSent += 1
                 return true
@@ -361,35 +360,29 @@ extension Session {
     /// Everything that a backend elsewhere needs of its owner.
     mutating func withDialogue<Result>(_ body: (inout Dialogue) -> Result) -> Result { body(&dialogue) }
 
+    var hasEvents: Bool { mutating get { !events.isEmpty } }
+
+    @inline(never)
     mutating func nextEvent() -> SessionEvent? { events.isEmpty ? nil : events.removeFirst() }
 
-    var nextDeadline: Deadline {
-        var soonest = Deadline.soonest(Deadline(ice.nextDeadline, "ICE"), Deadline(dtls.nextDeadline, "DTLS"))
-        guard let mediaDeadline else { return .soonest(soonest, Deadline(created + settings.connectTimeout, "connect timeout")) }
-        soonest = .soonest(soonest, echoDeadline)
-        soonest = .soonest(soonest, dialogue.nextDeadline)
-        if let channelDeadline { soonest = .soonest(soonest, Deadline(channelDeadline, "SCTP")) }
-        return .soonest(soonest, mediaDeadline)
-    }
-
-    private var echoDeadline: Deadline {
-        switch echo {
-        case .some(let echo): echo.nextDeadline
-        case .none: .none
+    /// When to call `advance`; also when something waits for `nextTransmit`.
+    mutating func nextDeadline() -> Instant {
+        if !restIsKnown {
+            restDeadline = soonestOfRest.instant
+            restIsKnown = true
         }
+        guard !media.isEmpty else { return restDeadline }
+        let soonest = min(restDeadline, media.value.nextDeadline)
+        return echo.isEmpty ? soonest : min(soonest, echo.value.nextStamp)
     }
 
-    private var channelDeadline: Instant? {
-        switch channel {
-        case .some(let channel): channel.nextDeadline
-        case .none: nil
-        }
-    }
-
-    private var mediaDeadline: Deadline? {
-        switch media {
-        case .some(let media): media.nextDeadline
-        case .none: nil
+    /// Of everybody but media and echo.
+    private var soonestOfRest: Deadline {
+        mutating get {
+            let soonest = Deadline.soonest(Deadline(ice.nextDeadline, "ICE"), Deadline(dtls.nextDeadline, "DTLS"))
+            guard !media.isEmpty else { return .soonest(soonest, Deadline(created + settings.connectTimeout, "connect timeout")) }
+            if channel.isEmpty { return .soonest(soonest, dialogue.nextDeadline) }
+            return .soonest(.soonest(soonest, dialogue.nextDeadline), Deadline(channel.value.nextDeadline, "SCTP"))
         }
     }
 }

@@ -2,7 +2,7 @@ import Primitives
 
 /// All sessions of one worker: a fixed number of places, found by the session number that trunk records carry.
 struct SessionTable: ~Copyable {
-    private var places: Slab<Session?>
+    private var places: Slab<Box<Session>>
     /// Open addressing over twice as many entries as places, a power of two. Linear probing, backward-shift deletion.
     private var index: Slab<IndexEntry>
     private var free: Slab<Int32>
@@ -16,7 +16,7 @@ struct SessionTable: ~Copyable {
 
     init(capacity: Int) {
         precondition((1...65_536).contains(capacity))
-        places = Slab(count: capacity) { _ in nil }
+        places = Slab(count: capacity) { _ in Box() }
         var entries = 4
         while entries < capacity * 2 { entries *= 2 }
         index = Slab(count: entries) { _ in IndexEntry(session: 0, place: -1) }
@@ -43,7 +43,7 @@ struct SessionTable: ~Copyable {
         guard freeCount > 0, place(of: id) == nil else { return nil }
         freeCount -= 1
         let place = Int(free[freeCount])
-        places[place] = consume session
+        places[place] = Box(session)
         var entry = home(id)
         while index[entry].place >= 0 { entry = (entry + 1) & (index.count - 1) }
         index[entry] = IndexEntry(session: id, place: Int32(place))
@@ -51,8 +51,9 @@ struct SessionTable: ~Copyable {
     }
 
     mutating func remove(at place: Int) {
-        guard let id = places[place]?.id else { return }
-        places[place] = nil
+        guard !places[place].isEmpty else { return }
+        let id = places[place].value.id
+        places[place] = Box()
         free[freeCount] = Int32(place)
         freeCount += 1
         var hole = home(id)
@@ -70,10 +71,13 @@ struct SessionTable: ~Copyable {
         index[hole] = IndexEntry(session: 0, place: -1)
     }
 
-    /// The session at `place`, to use in place.
-    subscript(place: Int) -> Session? {
-        _read { yield places[place] }
-        _modify { yield &places[place] }
+    /// Whether there is a session at `place`.
+    func isTaken(_ place: Int) -> Bool { !places[place].isEmpty }
+
+    /// The session at `place`, to use where it lies; traps when there is none.
+    subscript(place: Int) -> Session {
+        @inline(__always) _read { yield places[place].value }
+        @inline(__always) _modify { yield &places[place].value }
     }
 
     private func home(_ session: UInt32) -> Int {

@@ -25,6 +25,7 @@ public struct TransceiverWorker: ~Copyable {
 
     private let identity: Identity
     private let settings: SessionSettings
+    let hasRemoteBackend: Bool
     private var keys: TrunkKeys
     private var sessions: SessionTable
     private var timers: TimerWheel
@@ -39,7 +40,14 @@ public struct TransceiverWorker: ~Copyable {
     private var draining = false
     private var pongs: Slab<PendingPong>
     private var pongCount = 0
+    /// Where answers to pings lie until they have left.
+    private var pongBytes = ByteSlab(count: TransceiverWorker.pongsPerTurn, slotSize: 64, isAligned: false)
     public private(set) var counters = WorkerCounters()
+
+    /// The counters as words, one behind the other in the order of `WorkerCounters`, where they lie.
+    public mutating func withCounterWords(_ body: (Span<UInt64>) -> Void) {
+        withUnsafeBytes(of: &counters) { body($0.assumingMemoryBound(to: UInt64.self).span) }
+    }
 
     /// Pings answered in one turn; the rest of a flood of them is not.
     public static let pongsPerTurn = 16
@@ -62,6 +70,7 @@ public struct TransceiverWorker: ~Copyable {
         self.dtls = dtls
         self.identity = identity
         self.settings = settings
+        hasRemoteBackend = settings.backend.isRemote
         keys = TrunkKeys(key, accepted: acceptedKey)
         sessions = SessionTable(capacity: capacity)
         timers = TimerWheel(capacity: capacity, now: now)
@@ -139,13 +148,13 @@ extension TransceiverWorker {
 
     /// SRTP is decrypted in place, and the frame is not ours to change: the session gets a copy.
     private static func hand(
-        _ payload: RawSpan, to session: inout Session?, on path: NetworkPath, through scratch: inout ByteSlab,
+        _ payload: RawSpan, to session: inout Session, on path: NetworkPath, through scratch: inout ByteSlab,
         _ dtls: borrowing DTLSContext,
         at now: Instant, _ counters: inout WorkerCounters
     ) {
         var datagram = scratch.mutableBytes(0, 0..<payload.byteCount)
         datagram.copy(payload, to: 0)
-        session?.receive(&datagram, on: path, context: dtls, at: now, counters: &counters)
+        session.receive(&datagram, on: path, context: dtls, at: now, counters: &counters)
     }
 
     public mutating func perform(_ command: WorkerCommand, at now: Instant) {
@@ -161,7 +170,7 @@ extension TransceiverWorker {
             drain(place, at: now)
         case .restartICE(let id, let local, let remote):
             guard let place = sessions.place(of: id) else { return }
-            sessions[place]?.restartICE(local: local, remote: remote, context: dtls, at: now)
+            sessions[place].restartICE(local: local, remote: remote, context: dtls, at: now)
             drain(place, at: now)
         case .createWire(let id, let object, let seed):
             guard wires.insert(id, object, seed: seed, at: now) else {
@@ -176,11 +185,11 @@ extension TransceiverWorker {
                 wires.receive(text, session: id)
                 return drainWire(id, at: now)
             }
-            sessions[place]?.receive(clientEvent: text.span.bytes, context: dtls, at: now)
+            sessions[place].receive(clientEvent: text.span.bytes, context: dtls, at: now)
             drain(place, at: now)
         case .watch(let id, let isWatched):
             guard let place = sessions.place(of: id) else { return }
-            sessions[place]?.watch(isWatched)
+            sessions[place].watch(isWatched)
             drain(place, at: now)
         case .pause(let id, let isPaused):
             wires.pause(isPaused, session: id)
@@ -192,11 +201,11 @@ extension TransceiverWorker {
                 closeStream(of: id)
                 return events.append(.ended(session: id, reason: reason))
             }
-            sessions[place]?.end(reason, at: now)
+            sessions[place].end(reason, at: now)
             drain(place, at: now)
         case .endAll(let reason):
-            for place in 0..<sessions.capacity where sessions[place] != nil {
-                sessions[place]?.end(reason, at: now)
+            for place in 0..<sessions.capacity where sessions.isTaken(place) {
+                sessions[place].end(reason, at: now)
                 drain(place, at: now)
             }
             for id in wires.ids { perform(.end(session: id, reason: reason), at: now) }
@@ -213,8 +222,8 @@ extension TransceiverWorker {
         let error = APIError(
             type: "server_error", code: "server_draining",
             message: "This server is about to stop: this call ends in \(seconds) s. Make a new one to go on.")
-        for place in 0..<sessions.capacity where sessions[place] != nil {
-            sessions[place]?.tell(error, context: dtls, at: now)
+        for place in 0..<sessions.capacity where sessions.isTaken(place) {
+            sessions[place].tell(error, context: dtls, at: now)
             drain(place, at: now)
         }
         for id in wires.ids {
@@ -238,13 +247,13 @@ extension TransceiverWorker {
         var budget = Self.timersPerTurn
         while budget > 0, let place = timers.nextDue(at: now) {
             budget -= 1
-            sessions[place]?.advance(to: now, context: dtls)
+            sessions[place].advance(to: now, context: dtls)
             drain(place, at: now)
         }
     }
 
     /// When `advance` has something to do.
-    public func nextDeadline(at now: Instant) -> Instant { min(timers.nextDeadline(at: now), wires.nextDeadline) }
+    public mutating func nextDeadline(at now: Instant) -> Instant { min(timers.nextDeadline(at: now), wires.nextDeadline) }
 }
 
 // MARK: - Out
@@ -258,72 +267,100 @@ extension TransceiverWorker {
 
     /// Takes the next train for a relay; call after every turn until nil.
     public mutating func nextTransmit(into packet: inout OutputRawSpan) -> TrunkTransmit? {
-        guard pongCount > 0 else { return trains.nextTransmit(into: &packet) }
+        guard let departure = nextDeparture() else { return nil }
+        packet.append(contentsOf: departure.bytes)
+        return departure.transmit
+    }
+
+    /// Takes the next train where it lies, or the answer to a ping; call after every turn until nil. Its bytes stay as they are until the
+    /// worker is handed something again.
+    @_lifetime(&self)
+    public mutating func nextDeparture() -> TrunkDeparture? {
+        guard pongCount > 0 else { return trains.nextDeparture() }
         pongCount -= 1
-        return write(pongs[pongCount], into: &packet)
+        let length = writePong(pongCount)
+        let transmit = TrunkTransmit(destination: pongs[pongCount].hop, segmentSize: 0, frames: 1, records: 1)
+        return TrunkDeparture(transmit, pongBytes.bytes(pongCount, length))
     }
 
     /// Does `body` with the dialogue of a session, wherever it is kept; nil when there is none.
     mutating func withDialogue<Result>(of id: UInt32, _ body: (inout Dialogue) -> Result) -> Result? {
         guard let place = sessions.place(of: id) else { return wires.withDialogue(of: id, body) }
-        return sessions[place]?.withDialogue(body)
+        return sessions[place].withDialogue(body)
     }
 
     /// Lets a session act on what its backend's stream has brought.
     mutating func wake(_ id: UInt32, at now: Instant) {
         guard let place = sessions.place(of: id) else { return drainWire(id, at: now) }
-        sessions[place]?.advance(to: now, context: dtls)
+        sessions[place].advance(to: now, context: dtls)
         drain(place, at: now)
     }
-
-    var hasRemoteBackend: Bool { settings.backend.isRemote }
 
     public mutating func nextEvent() -> WorkerEvent? { events.isEmpty ? nil : events.removeFirst() }
 
     /// Everything that session `place` has to say, then its next deadline.
     private mutating func drain(_ place: Int, at now: Instant) {
-        guard let id = sessions[place]?.id else { return }
-        while true {
-            var destination: NetworkPath?
-            let length = scratch.write(1, 0..<Session.datagramMax) { packet in
-                destination = sessions[place]?.nextTransmit(into: &packet, at: now, counters: &counters)
-            }
-            guard let path = destination else { break }
-            send(length, session: id, on: path)
-        }
-        while let event = sessions[place]?.nextEvent() {
-            switch event {
-            case .connected(let path):
-                counters.sessionsConnected += 1
-                events.append(.connected(session: id))
-                noteIngress(path, of: place, session: id, at: now)
-                tell(.confirm, session: id, path)
-            case .moved(let path):
-                noteIngress(path, of: place, session: id, at: now)
-                tell(.confirm, session: id, path)
-            case .measured(let path, let roundTrip, let lost):
-                let news = PathReport.News.measured(roundTrip: roundTrip, lost: lost)
-                events.append(.path(PathReport(session: id, ingressRelay: path.ingressRelay, news: news)))
-            case .said(let text): events.append(.serverEvent(session: id, text: text))
-            case .ended(let reason):
-                counters.sessionsEnded[Int(reason.rawValue)] += 1
-                if let path = sessions[place]?.path { tell(.gone, session: id, path) }
-                closeStream(of: id)
-                events.append(.ended(session: id, reason: reason))
-                sessions.remove(at: place)
-                timers.disarm(place)
-                return
-            }
-        }
+        guard sessions.isTaken(place) else { return }
+        let id = sessions[place].id
+        while let (length, path) = Self.write(&sessions[place], into: &scratch, at: now, &counters) { send(length, session: id, on: path) }
+        if sessions[place].hasEvents, !tellEvents(of: place, session: id, at: now) { return }
         collectStreamRequests(of: id)
-        timers.arm(place, at: sessions[place]?.nextDeadline.instant ?? .never)
+        timers.arm(place, at: sessions[place].nextDeadline())
+    }
+
+    /// The session's next datagram in slot 1: how long it is, and where it goes.
+    private static func write(
+        _ session: inout Session, into scratch: inout ByteSlab, at now: Instant, _ counters: inout WorkerCounters
+    ) -> (Int, NetworkPath)? {
+        var destination: NetworkPath?
+        let length = scratch.write(1, 0..<Session.datagramMax) { packet in
+            destination = session.nextTransmit(into: &packet, at: now, counters: &counters)
+        }
+        guard let destination else { return nil }
+        return (length, destination)
+    }
+
+    /// False when the session is no more.
+    @inline(never)
+    private mutating func tellEvents(of place: Int, session id: UInt32, at now: Instant) -> Bool {
+        while let event = sessions[place].nextEvent() {
+            guard tellOf(event, of: place, session: id, at: now) else { return false }
+        }
+        return true
+    }
+
+    private mutating func tellOf(_ event: SessionEvent, of place: Int, session id: UInt32, at now: Instant) -> Bool {
+        switch event {
+        case .connected(let path):
+            counters.sessionsConnected += 1
+            events.append(.connected(session: id))
+            noteIngress(path, of: place, session: id, at: now)
+            tell(.confirm, session: id, path)
+        case .moved(let path):
+            noteIngress(path, of: place, session: id, at: now)
+            tell(.confirm, session: id, path)
+        case .measured(let path, let roundTrip, let lost):
+            let news = PathReport.News.measured(roundTrip: roundTrip, lost: lost)
+            events.append(.path(PathReport(session: id, ingressRelay: path.ingressRelay, news: news)))
+        case .said(let text): events.append(.serverEvent(session: id, text: text))
+        case .ended(let reason):
+            counters.sessionsEnded[Int(reason.rawValue)] += 1
+            if let path = sessions[place].path { tell(.gone, session: id, path) }
+            closeStream(of: id)
+            events.append(.ended(session: id, reason: reason))
+            sessions.remove(at: place)
+            timers.disarm(place)
+            return false
+        }
+        return true
     }
 
     /// Tells over which relay the client comes, when that is another one than before.
     private mutating func noteIngress(_ path: NetworkPath, of place: Int, session: UInt32, at now: Instant) {
-        guard let created = sessions[place]?.created, sessions[place]?.ingressRelay != path.ingressRelay else { return }
-        let news = sessions[place]?.ingressRelay == nil ? PathReport.News.connected(after: now - created) : .moved
-        sessions[place]?.ingressRelay = path.ingressRelay
+        guard sessions[place].ingressRelay != path.ingressRelay else { return }
+        let created = sessions[place].created
+        let news = sessions[place].ingressRelay == nil ? PathReport.News.connected(after: now - created) : .moved
+        sessions[place].ingressRelay = path.ingressRelay
         events.append(.path(PathReport(session: session, ingressRelay: path.ingressRelay, news: news)))
     }
 
@@ -351,18 +388,22 @@ extension TransceiverWorker {
     /// A datagram for a session that is not here: its relay may forget the flow.
     private mutating func tellGone(_ session: UInt32, _ path: NetworkPath) { tell(.gone, session: session, path) }
 
-    private mutating func write(_ pong: PendingPong, into packet: inout OutputRawSpan) -> TrunkTransmit {
-        var answer = pong.probe
+    /// Writes the answer to ping `number` into its own slot; its length.
+    @inline(never)
+    private mutating func writePong(_ number: Int) -> Int {
+        var answer = pongs[number].probe
         answer.state = draining ? .draining : .serving
-        var header = pong.header
+        var header = pongs[number].header
         header.kind = .pong
         header.worker = header.ingressWorker
         header.hops = 0
-        var storage = InlineArray<64, UInt8>(repeating: 0)
-        var span = storage.mutableSpan
-        var buffer = span.mutableBytes
-        let length = TrunkWriter.write(answer, header, key: keys.own, to: &buffer)
-        packet.append(contentsOf: storage.span.bytes.bytes(0..<length))
-        return TrunkTransmit(destination: pong.hop, segmentSize: 0, frames: 1, records: 1)
+        return Self.write(answer, header, keys, into: &pongBytes, number)
+    }
+
+    private static func write(
+        _ pong: TrunkProbe, _ header: TrunkHeader, _ keys: borrowing TrunkKeys, into slots: inout ByteSlab, _ number: Int
+    ) -> Int {
+        var buffer = slots.mutableBytes(number, 0..<slots.slotSize)
+        return TrunkWriter.write(pong, header, key: keys.own, to: &buffer)
     }
 }

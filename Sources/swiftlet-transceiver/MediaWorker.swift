@@ -18,6 +18,8 @@ enum MediaLimits {
     static let receiveBuffer = 8 << 20
     /// Trains open at once: ingress workers that one turn answers.
     static let trains = 64
+    /// How long a worker lets more trains come where they are many, which is where it answers many relays. One relay gathers by itself.
+    static let gather = Interval.microseconds(250)
     /// Commands and events between control thread and worker.
     static let mailbox = 4096
 }
@@ -56,7 +58,13 @@ struct MediaWorker: ~Copyable {
     private var trunkIsReady = false
     private var streams: BackendStreams?
     private var vitals = WorkerVitals(measures: true)
+    private var published = Instant.zero
+    private var gather = AdaptiveGather(longest: MediaLimits.gather)
+    /// Datagrams of this turn, a train being one; and whether the socket may have more.
+    private var receivedCount = 0
+    private var isBehind = false
 
+    private static let publishPause = Interval.milliseconds(10)
     private static let wakerTag: UInt64 = 1
     private static let trunkTag: UInt64 = 2
 
@@ -65,7 +73,8 @@ struct MediaWorker: ~Copyable {
         let streams = try Self.streams(start.route)
         var engine = try DatagramEngine(start.engine, socketCapacity: 1, descriptorCapacity: start.route == nil ? 4 : start.sessions + 8)
         let received = ReceiveBatch(capacity: MediaLimits.receiveBatch, payloadCapacity: MediaLimits.slot)
-        let outgoing = SendBatch(capacity: MediaLimits.sendBatch, slotSize: MediaLimits.slot)
+        // Trains are sent from where the core keeps them.
+        let outgoing = SendBatch(capacity: MediaLimits.sendBatch, slotSize: 64)
         let waker = start.waker
         let counters = start.counters
         let core = TransceiverWorker(
@@ -96,8 +105,9 @@ struct MediaWorker: ~Copyable {
     /// Turns until it is told to end and everybody has heard goodbye.
     mutating func run() {
         vitals.publish(on: counters.vitals, at: MonotonicClock.now())
+        var until = Instant.zero
         while true {
-            engine.wait(until: delayed.isEmpty ? core.nextDeadline(at: MonotonicClock.now()) : MonotonicClock.now() + .milliseconds(10))
+            engine.wait(until: until)
             let now = MonotonicClock.now()
             takeEvents(now)
             let isLast = performCommands(now)
@@ -106,10 +116,22 @@ struct MediaWorker: ~Copyable {
             serveStreams(now)
             send()
             report()
-            counters.publish(core.counters)
-            vitals.publish(on: counters.vitals, at: now)
+            until = delayed.isEmpty ? core.nextDeadline(at: now) : now + .milliseconds(10)
+            publish(now, asleepUntil: isLast ? .never : until)
             if isLast { return }
+            if let pause = gather.pause(after: receivedCount, fromClients: 0, at: now), !isBehind {
+                MonotonicClock.sleep(until: min(pause, until))
+            }
         }
+    }
+
+    /// Shows counters a hundred times a second, and always before a sleep that may be longer: to copy them costs as much as a packet's framing.
+    private mutating func publish(_ now: Instant, asleepUntil next: Instant) {
+        let soon = now + Self.publishPause
+        guard next > soon || now - published >= Self.publishPause else { return }
+        published = now
+        core.withCounterWords { counters.publish($0) }
+        vitals.publish(on: counters.vitals, at: now)
     }
 }
 
@@ -139,6 +161,8 @@ extension MediaWorker {
     }
 
     private mutating func receive(_ now: Instant) {
+        receivedCount = 0
+        isBehind = false
         guard trunkIsReady else { return }
         trunkIsReady = false
         for _ in 0..<MediaLimits.receivesPerTurn {
@@ -148,6 +172,7 @@ extension MediaWorker {
             if measures { engine.setTimestamps(false, on: trunk) }
             let arrival = measures ? vitals.place(in: count).flatMap { received[$0].arrival } : nil
             if count > 0 { vitals.batches.record(UInt64(count)) }
+            receivedCount += count
             for number in 0..<count {
                 Self.hand(received, number, to: &core, at: now)
             }
@@ -155,6 +180,7 @@ extension MediaWorker {
             if let arrival { vitals.record(from: arrival, to: wallClock()) }
             if count < MediaLimits.receiveBatch { return }
         }
+        isBehind = true
     }
 
     /// The frames of one train.
@@ -165,17 +191,18 @@ extension MediaWorker {
         }
     }
 
+    /// Sends all that the core has. What the batch borrows is sent before this returns, so before the core is given anything that it could
+    /// write over it.
     private mutating func send() {
-        while let next = core.peekTransmit() {
+        while Self.append(&core, &outgoing) {
             if outgoing.isFull { engine.send(&outgoing, on: trunk) }
-            Self.append(next, &core, &outgoing)
         }
-        engine.send(&outgoing, on: trunk)
+        if outgoing.count > 0 { engine.send(&outgoing, on: trunk) }
     }
 
-    private static func append(_ next: TrunkTransmit, _ core: inout TransceiverWorker, _ outgoing: inout SendBatch) {
-        let segment = next.segmentSize == 0 ? TrunkFormat.datagramMax : next.segmentSize
-        _ = outgoing.appendTrain(to: next.destination, segmentSize: segment) { _ = core.nextTransmit(into: &$0) }
+    private static func append(_ core: inout TransceiverWorker, _ outgoing: inout SendBatch) -> Bool {
+        guard let train = core.nextDeparture() else { return false }
+        return outgoing.append(lending: train.bytes, segmentSize: train.transmit.segmentSize, to: train.transmit.destination)
     }
 
     /// Tells the control thread what happened, in order.

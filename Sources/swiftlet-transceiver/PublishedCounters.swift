@@ -8,9 +8,8 @@ final class PublishedCounters: Sendable {
     private let page = CounterPage(count: PublishedCounters.count)
     let vitals = CounterPage(count: WorkerVitals.wordCount)
 
-    func publish(_ counters: WorkerCounters) {
-        withUnsafeBytes(of: counters) { bytes in page.publish(bytes.assumingMemoryBound(to: UInt64.self).span) }
-    }
+    /// `words`: a `WorkerCounters` as it lies in memory.
+    func publish(_ words: Span<UInt64>) { page.publish(words) }
 
     func snapshot() -> WorkerCounters {
         var counters = WorkerCounters()

@@ -32,6 +32,7 @@ enum Bench {
                whole programs under load, beside others: `swiftlet bench load --help`
         calls  whole calls through a relay to a transceiver: what setting up, keeping and speaking cost: `swiftlet bench calls --help`
         srtp   protecting and unprotecting packets, beside libsrtp2: `swiftlet bench srtp --help`
+        session  the transceiver's core without sockets, packets there and back: `swiftlet bench session --help`
         steady known flows through a relay that somebody else starts, kills and replaces: `swiftlet bench steady --help`
         hold   whole calls of a transceiver that somebody else drains or kills: `swiftlet bench hold --help`
 
@@ -55,6 +56,7 @@ enum Bench {
             case "flood": return try FloodBench.flood(rest)
             case "calls": return try CallBench.run(rest)
             case "srtp": return try SRTPBench.run(rest)
+            case "session": return try SessionBench.run(rest)
             case "steady": return try SteadyBench.run(rest)
             case "hold": return try HoldBench.run(rest)
             case "yardstick": return try yardstick(rest)
