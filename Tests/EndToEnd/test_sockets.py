@@ -127,8 +127,9 @@ class Sessions(unittest.TestCase):
 
     def test_more_than_a_minute_at_once_is_refused_and_the_session_goes_on(self):
         with Swiftlet(backend="embedded:parrot") as server, connect(self.url(server)) as socket:
-            for _ in range(7):
-                socket.send(append(bytes(10 * API_RATE * 2)))
+            formats = {"input": {"format": {"type": "audio/pcma"}}}
+            socket.send(json.dumps({"type": "session.update", "session": {"type": "realtime", "audio": formats}}))
+            socket.send(append(bytes(61 * 8_000)))
             error = events_until(socket, "error")[-1]["error"]
             self.assertEqual(error["code"], "input_audio_buffer_full")
             socket.send(json.dumps({"type": "session.update", "session": {"type": "realtime", "instructions": "still here"}}))
