@@ -10,7 +10,6 @@ from harness import Swiftlet, wait_until  # noqa: E402
 from speech import SpeakingCall  # noqa: E402
 
 SILENCE_MS = 500
-FRAME_MS = 20
 
 
 def row(name, values):
@@ -24,18 +23,16 @@ def first_packet_after(call, moment):
 
 def answer(call, text, count):
     """One turn; milliseconds from the caller's last sample to the first packet of the answer, without the silence that ends a turn."""
-    call.track.ended_at = None
+    call.track.last_sample_at = None
     call.say(text)
-    wait_until(lambda: call.track.ended_at, "the end of the speech", 30)
-    # A frame is handed over when its first sample would have been heard.
-    last_sample = call.track.ended_at + FRAME_MS / 1000
+    last_sample = wait_until(lambda: call.track.last_sample_at, "the end of the speech", 30)
     call.wait_for("output_audio_buffer.started", count)
     first = wait_until(lambda: first_packet_after(call, last_sample), "the answer's first packet")
     return (first - last_sample) * 1000 - SILENCE_MS
 
 
 def interruption(call, count):
-    """Milliseconds from the news of the interruption to the last packet of the answer."""
+    """Milliseconds from the news of the interruption to the last packet of the answer; negative where that was there before the news."""
     call.say("This is a rather long sentence, so that there is time enough to interrupt the answer in the middle of it.")
     call.wait_for("output_audio_buffer.started", count)
     call.say("Wait, wait, stop it please.")
@@ -45,7 +42,7 @@ def interruption(call, count):
     call.wait_for("output_audio_buffer.started", count + 1, timeout=30)
     resumed = next(packet_at for packet_at, _, _, marker in list(call.packets) if marker and packet_at > at)
     last = max(packet_at for packet_at, *_ in list(call.packets) if packet_at < resumed)
-    return max(0.0, (last - at) * 1000)
+    return (last - at) * 1000
 
 
 def main():

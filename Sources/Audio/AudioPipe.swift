@@ -38,8 +38,9 @@ public struct AudioPipe: ~Copyable {
         public var rate = 24_000
         /// nil is no voice activity (push to talk); needs one of Opus's own rates.
         public var voiceActivity: VoiceActivity.Settings? = VoiceActivity.Settings()
+        /// Who listens is a machine: the pace is the network's.
         public var jitter = JitterBuffer.Settings()
-        public init() {}
+        public init() { jitter.handsOnAtOnce = true }
     }
 
     /// Below it nobody speaks, where no voice activity tells: mean absolute value of 16 bits.

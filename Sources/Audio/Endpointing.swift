@@ -54,6 +54,8 @@ public struct SilenceEndpointing: EndpointPolicy {
     private static let pitch: Float = 0.6
     /// An outage is not silence: a turn waits so long for the network, in milliseconds. Whoever stops to send altogether ends a turn, too.
     private static let outageMilliseconds = 2_000
+    /// A hop is judged by a spectrum of the 20 ms that end with it: the voice that is still in there may be that of the hop before. In milliseconds.
+    private static let overlap = 10
     /// For so long concealment stands in for what is lost, before it counts as an outage.
     private static let bridgedMilliseconds = 40
 
@@ -105,7 +107,7 @@ public struct SilenceEndpointing: EndpointPolicy {
 
     private mutating func stop(at now: Int) -> VoiceActivityEvent? {
         // One probable hop alone is a click. Silence begins behind the last of several, not when that is known.
-        if (probable & 0b1_1111).nonzeroBitCount >= 3 { lastSpeech = now - probable.trailingZeroBitCount * 10 }
+        if (probable & 0b1_1111).nonzeroBitCount >= 3 { lastSpeech = now - probable.trailingZeroBitCount * 10 - Self.overlap }
         guard now - lastSpeech >= min(max(settings.silenceDurationMilliseconds, 10), 10_000) else { return nil }
         isSpeaking = false
         probable = 0

@@ -27,6 +27,9 @@ public struct JitterBuffer: ~Copyable {
         public var initialDelay = Interval.milliseconds(40)
         /// The share of packets that shall come before their turn, 0.5…0.999.
         public var percentile = 0.97
+        /// A packet that is next in order does not wait for its turn: only what is missing is waited for. For listeners that mind no uneven pace:
+        /// machines.
+        public var handsOnAtOnce = false
         public init() {}
     }
 
@@ -103,7 +106,12 @@ public struct JitterBuffer: ~Copyable {
     }
 
     /// When the next frame is due: never before the first packet.
-    public var nextDeadline: Deadline { Deadline(nextDue, "playout") }
+    public var nextDeadline: Deadline { Deadline(nextTurn, "playout") }
+
+    private var nextTurn: Instant {
+        guard settings.handsOnAtOnce, waiting > 0, entries[slot(nextSequence)].sequence == nextSequence else { return nextDue }
+        return .zero
+    }
 }
 
 // MARK: - Packets in
@@ -348,7 +356,7 @@ extension JitterBuffer {
     ///   - output: gets the packet to decode, if the frame has one; room for 1,500 bytes is always enough.
     ///   - quiet: nobody speaks in what was decoded last, so that a skipped packet is not missed.
     public mutating func nextFrame(into output: inout OutputRawSpan, at now: Instant, quiet: Bool = false) -> JitterFrame? {
-        guard nextDue <= now else { return nil }
+        guard nextTurn <= now else { return nil }
         if now - nextDue > Self.lag {
             counters.skippedSamples += MediaClock.samples(now - nextDue)
             nextDue = now

@@ -58,7 +58,7 @@ public struct PlayoutQueue: ~Copyable {
         case none
         /// One more frame, of silence: what the encoder still holds of the last one (its lookahead).
         case flush
-        /// The scratch frame holds what fades out.
+        /// The scratch frame holds what fades out, and leaves at once: the listener is not to wait for silence.
         case fadeOut
     }
 
@@ -132,7 +132,7 @@ public struct PlayoutQueue: ~Copyable {
     public mutating func nextEvent() -> PlayoutEvent? { events.removeFirst() }
 
     /// When the next frame is due; a moment that has passed is now.
-    public var nextDeadline: Deadline { hasFrame ? Deadline(nextDue, "playout") : .none }
+    public var nextDeadline: Deadline { hasFrame ? Deadline(tail == .fadeOut ? .zero : nextDue, "playout") : .none }
 }
 
 // MARK: - In
@@ -157,7 +157,7 @@ extension PlayoutQueue {
         settleMarks()
     }
 
-    /// Stops: what has not left is forgotten but for a fade-out of 5 ms, which is the next frame.
+    /// Stops: what has not left is forgotten but for a fade-out of 5 ms, which is the next frame, is due at once, and is the last.
     public mutating func clear() -> PlayoutCleared {
         // A fade-out that waits already is the end of what was heard.
         let fadesNow = isRunning && tail != .fadeOut
@@ -185,7 +185,7 @@ extension PlayoutQueue {
 extension PlayoutQueue {
     /// Appends the packet that is due to `output`, which should have room for 1,500 bytes; nil when none is. Call until nil.
     public mutating func nextFrame(into output: inout OutputRawSpan, at now: Instant) -> PlayoutFrame? {
-        while hasFrame, nextDue <= now {
+        while hasFrame, tail == .fadeOut || nextDue <= now {
             if !isRunning || now - nextDue > Self.lag {
                 if hasSpoken { timestamp &+= UInt32(truncatingIfNeeded: MediaClock.samples(now - nextDue)) }
                 nextDue = now
@@ -218,7 +218,9 @@ extension PlayoutQueue {
     private mutating func fillScratch() {
         switch tail {
         case .fadeOut:
-            tail = .flush
+            // Behind the fade-out the frame has silence for longer than the encoder looks ahead: nothing is left to flush.
+            tail = .none
+            isRunning = false
             lastSample = 0
             fadesIn = true
         case .flush where samples.count == 0:

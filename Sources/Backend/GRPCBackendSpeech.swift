@@ -203,7 +203,7 @@ extension GRPCSession {
     init(_ session: borrowing SessionObject) {
         model = session.model
         instructions = session.instructions
-        voice = session.voice
+        voice = session.voice.name
         isTextOnly = session.outputModalities == ["text"]
         json = session.json(id: "").text
     }

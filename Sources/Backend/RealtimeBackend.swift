@@ -73,6 +73,8 @@ public struct RealtimeBackend: ~Copyable {
     var pending: [[UInt8]] = []
     var pendingBytes = 0
     var sessionUpdate: [UInt8]?
+    /// Of the end user, for the server behind us.
+    var safetyIdentifier: String?
     /// The backend finds turns itself.
     var leavesTurns = false
 
@@ -135,8 +137,10 @@ extension RealtimeBackend {
         guard case .opening = phase else { return }
         phase = .handshake
         var source = SeededGenerator(seed: random.next())
+        var headers = settings.headers
+        if let safetyIdentifier { headers.set("OpenAI-Safety-Identifier", safetyIdentifier) }
         handshake = WebSocketClientHandshake(
-            host: settings.endpoint.hostField, target: settings.endpoint.target, headers: settings.headers, random: &source,
+            host: settings.endpoint.hostField, target: settings.endpoint.target, headers: headers, random: &source,
             patience: settings.connectTime, at: now)
     }
 

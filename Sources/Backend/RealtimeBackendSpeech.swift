@@ -42,6 +42,7 @@ extension RealtimeBackend {
         switch action {
         case .sessionChanged:
             if case .semantic = session.turnDetection { leavesTurns = true } else { leavesTurns = false }
+            safetyIdentifier = session.safetyIdentifier
             let update = Self.update(session).utf8
             sessionUpdate = update
             if isOpen { send(update) }
@@ -126,7 +127,7 @@ extension RealtimeBackend {
         for field in ["transcription", "noise_reduction"] { if let value = session.passedOn[field] { input[field] = value } }
         var output = JSONObject()
         output["format"] = pcm
-        if session.voice != standard.voice { output["voice"] = .string(session.voice) }
+        if session.voice != standard.voice { output["voice"] = session.voice.json }
         if session.speed != standard.speed { output["speed"] = .number(session.speed) }
         var object = JSONObject()
         object["type"] = .string(session.kind)

@@ -1,6 +1,7 @@
 #pragma once
 #include <openssl/ssl.h>
 #include <openssl/evp.h>
+#include <openssl/kdf.h>
 #include <openssl/hmac.h>
 #include <openssl/err.h>
 #include <openssl/rand.h>

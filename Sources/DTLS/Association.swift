@@ -58,8 +58,9 @@ public struct DTLSAssociation: ~Copyable {
     private var buffersDue = Instant.never
     private var buffersAreGone = false
     private var buffersWereUsed = false
-    /// After `release`: what is left to say to the peer at the end.
+    /// After `release`: what is left to say to the peer at the end, and to hear of it.
     private var farewell: DatagramQueue?
+    private var goodbyeKey: GoodbyeKey?
 
     /// - Parameters:
     ///   - role: ours, from the negotiated `setup` attribute.
@@ -112,7 +113,8 @@ extension DTLSAssociation {
     /// still have found it forged or repeated, and ignored it).
     public mutating func receive(_ datagram: RawSpan, at now: Instant) -> DTLSDropReason? {
         guard state != .idle else { return .notStarted }
-        guard state != .over, let link else { return .closed }
+        guard state != .over else { return .closed }
+        guard let link else { return receiveGoodbye(datagram) }
         guard datagram.byteCount <= Self.datagramSizeMax else { return .tooLarge }
         guard DTLSRecord(in: datagram, at: 0) != nil else { return .malformed }
         wakeBuffers()
@@ -196,13 +198,14 @@ extension DTLSAssociation {
     }
 
     /// Gives everything back but a close_notify, which `close` will send: for calls that wanted keys and nothing else. From then on nothing of the
-    /// peer is read, not its close_notify either. The owner knows that the peer has keys, too, or a lost flight of ours could not be
+    /// peer is read but its close_notify. The owner knows that the peer has keys, too, or a lost flight of ours could not be
     /// repeated. Does nothing before the handshake is over, or while something waits to be sent.
     public mutating func release() {
         guard state == .established, let ssl, let link, link.pointee.outgoing.isEmpty else { return }
         wakeBuffers()
         SSL_shutdown(ssl)
         farewell = link.pointee.outgoing.compacted()
+        goodbyeKey = GoodbyeKey(of: ssl, role)
         SSL_free(ssl)
         self.ssl = nil
         link.deinitialize(count: 1)
@@ -210,6 +213,13 @@ extension DTLSAssociation {
         self.link = nil
         buffersDue = .never
         received = DatagramQueue()
+    }
+
+    /// After `release`.
+    private mutating func receiveGoodbye(_ datagram: RawSpan) -> DTLSDropReason? {
+        guard let goodbyeKey, datagram.byteCount <= Self.datagramSizeMax, goodbyeKey.opensEnd(in: datagram) else { return .closed }
+        finish(.closed)
+        return nil
     }
 }
 

@@ -28,6 +28,17 @@ public func fuzzDTLSClient(_ bytes: RawSpan) {
     drain(&client)
 }
 
+/// What is left of a released association takes anything for no goodbye: nobody has its keys.
+public func fuzzDTLSGoodbye(_ bytes: RawSpan) {
+    precondition(FuzzFixture.goodbyeKey != nil, "no key to hear goodbyes with")
+    precondition(FuzzFixture.goodbyeKey?.opensEnd(in: bytes) == false, "a goodbye without a key")
+    // With a header that leads on to the cipher.
+    let forged = [
+        21, 0xFE, 0xFD, 0, 1, 0, 0, 0, 0, 0, 1, UInt8(truncatingIfNeeded: bytes.byteCount >> 8), UInt8(truncatingIfNeeded: bytes.byteCount),
+    ]
+    precondition(FuzzFixture.goodbyeKey?.opensEnd(in: (forged + bytes.array).span.bytes) == false, "a goodbye without a key")
+}
+
 private func drain(_ association: inout DTLSAssociation) {
     withUnsafeTemporaryAllocation(byteCount: DTLSAssociation.datagramSizeMax, alignment: 8) { buffer in
         var more = true
@@ -52,12 +63,42 @@ private final class FuzzFixture: Sendable {
     static let shared = FuzzFixture()
     static let fingerprints = [DTLSFingerprint(algorithm: .sha256, bytes: [UInt8](repeating: 7, count: 32))]
     let context: DTLSContext
+    let fingerprint: DTLSFingerprint
+    /// Of an association that was established with itself.
+    static let goodbyeKey = shared.establishedKey()
 
     private init() {
         do {
-            context = try DTLSContext(certificate: .generate(at: WallClock(secondsSince1970: 1_790_000_000)))
+            let certificate = try DTLSCertificate.generate(at: WallClock(secondsSince1970: 1_790_000_000))
+            fingerprint = certificate.fingerprint
+            context = try DTLSContext(certificate: certificate)
         } catch {
             fatalError("no DTLS context for the fuzzer: \(error)")
+        }
+    }
+
+    private func establishedKey() -> GoodbyeKey? {
+        let now = Instant.zero + .seconds(1)
+        var client = DTLSAssociation(role: .client, fingerprints: [fingerprint])
+        var server = DTLSAssociation(role: .server, fingerprints: [fingerprint])
+        server.start(context: context, at: now)
+        client.start(context: context, at: now)
+        for _ in 0..<8 {
+            Self.move(from: &client, to: &server, at: now)
+            Self.move(from: &server, to: &client, at: now)
+        }
+        return server.ssl.flatMap { GoodbyeKey(of: $0, .server) }
+    }
+
+    private static func move(from sender: inout DTLSAssociation, to receiver: inout DTLSAssociation, at now: Instant) {
+        withUnsafeTemporaryAllocation(byteCount: DTLSAssociation.datagramSizeMax, alignment: 8) { buffer in
+            while true {
+                var output = OutputRawSpan(buffer: buffer, initializedCount: 0)
+                let isThere = sender.nextTransmit(into: &output)
+                let count = output.finalize(for: buffer)
+                guard isThere else { return }
+                _ = receiver.receive(UnsafeRawBufferPointer(rebasing: buffer[..<count]).bytes, at: now)
+            }
         }
     }
 }

@@ -111,9 +111,11 @@ public struct Conversation: Sendable {
         conversationID = ids.make("conv")
     }
 
-    /// The client can hear events now: `session.created`.
+    /// The client can hear events now: `session.created`, and the conversation that goes with it.
     public mutating func begin() {
         emit("session.created", ["session": session.json(id: id)])
+        guard session.answers else { return }
+        emit("conversation.created", ["conversation": ["id": .string(conversationID), "object": "realtime.conversation"]])
     }
 
     /// `session.created` as JSON text, for somebody who comes to listen in the middle.
@@ -163,7 +165,7 @@ public struct Conversation: Sendable {
 /// A response between `response.created` and `response.done`.
 struct OpenResponse: Sendable {
     var id: String
-    var parameters: JSONValue
+    var parameters: ResponseParameters
     var modalities: [String]
     /// Set with the first output.
     var item: String?
@@ -183,7 +185,7 @@ struct OpenResponse: Sendable {
         return bytes <= Conversation.answerBytesMax && output.count < Conversation.functionCallsMax
     }
 
-    init(id: String, parameters: JSONValue, modalities: [String]) {
+    init(id: String, parameters: ResponseParameters, modalities: [String]) {
         self.id = id
         self.parameters = parameters
         self.modalities = modalities
@@ -232,6 +234,13 @@ extension Conversation {
             actions.append(.clearInput)
             emit("input_audio_buffer.cleared", [:])
         case .outputAudioClear:
+            guard audio == .onTrack else {
+                throw APIError(
+                    code: "invalid_value", message: "This session plays its audio itself; 'output_audio_buffer.clear' is for WebRTC.",
+                    param: "type")
+            }
+            // What is cleared must not go on behind the gap.
+            if let response, response.id == playing?.response { cancelResponse(reason: "client_cancelled") }
             if playing != nil { actions.append(.clearOutput) }
         case .itemCreate(let value, let after): try createItem(value, after: after)
         case .itemRetrieve(let id):
@@ -258,9 +267,7 @@ extension Conversation {
                     message: "Conversation already has an active response in progress: \(response.id). Wait until it is done, or cancel it."
                 )
             }
-            let asked = parameters ?? [:]
-            try ResponseParameters.check(asked)
-            startResponse(asked)
+            startResponse(try ResponseParameters(parameters ?? .null, session: session))
         case .responseCancel(let id):
             guard let response, id == nil || id == response.id else {
                 throw APIError(code: "response_cancel_not_active", message: "Cancellation failed: no active response found.")
@@ -285,9 +292,12 @@ extension Conversation {
     }
 
     private mutating func announce(_ item: ConversationItem, previous: String?) {
-        let body: JSONValue = ["previous_item_id": previous.map { .string($0) } ?? .null, "item": item.json]
-        emit("conversation.item.added", body)
-        if item.status == "completed" { emit("conversation.item.done", body) }
+        note("added", item, behind: previous)
+        if item.status == "completed" { note("done", item, behind: previous) }
+    }
+
+    private mutating func note(_ what: String, _ item: ConversationItem, behind previous: String?) {
+        emit("conversation.item.\(what)", ["previous_item_id": previous.map { .string($0) } ?? .null, "item": item.json])
     }
 }
 
@@ -306,7 +316,7 @@ extension Conversation {
             turnItem = item
             emit("input_audio_buffer.speech_stopped", ["audio_end_ms": .integer(Int64(milliseconds)), "item_id": .string(item)])
             commitTurn()
-            if session.turnDetection.createsResponse, session.answers, response == nil { startResponse([:]) }
+            if session.turnDetection.createsResponse, session.answers, response == nil { startResponse(.none) }
         case .idleTimeout(let start, let end):
             let item = turnItem ?? ids.make("item")
             turnItem = item
@@ -314,7 +324,7 @@ extension Conversation {
                 "input_audio_buffer.timeout_triggered",
                 ["audio_start_ms": .integer(Int64(start)), "audio_end_ms": .integer(Int64(end)), "item_id": .string(item)])
             commitTurn()
-            if session.answers, response == nil { startResponse([:]) }
+            if session.answers, response == nil { startResponse(.none) }
         }
     }
 
@@ -340,12 +350,12 @@ extension Conversation {
 // MARK: - Responses
 
 extension Conversation {
-    private mutating func startResponse(_ parameters: JSONValue) {
-        let modalities = parameters["output_modalities"]?.array?.compactMap(\.string) ?? session.outputModalities
+    private mutating func startResponse(_ parameters: ResponseParameters) {
+        let modalities = parameters.modalities ?? session.outputModalities
         let open = OpenResponse(id: ids.make("resp"), parameters: parameters, modalities: modalities)
         response = open
         emit("response.created", ["response": json(of: open, status: "in_progress", details: .null)])
-        actions.append(.startResponse(id: open.id, parameters: parameters))
+        actions.append(.startResponse(id: open.id, parameters: parameters.json))
     }
 
     private mutating func cancelResponse(reason: String) {
@@ -427,9 +437,10 @@ extension Conversation {
         guard open.item == nil else { return }
         let item = ConversationItem(assistant: ids.make("item"))
         open.item = item.id
+        // Of a response apart the items are kept, too, for as long as it lasts: what is said belongs to one.
         let previous = items.insert(item, after: nil)
         emit("response.output_item.added", ["response_id": .string(open.id), "output_index": 0, "item": item.json])
-        emit("conversation.item.added", ["previous_item_id": previous.map { .string($0) } ?? .null, "item": item.json])
+        if !open.parameters.isApart { note("added", item, behind: previous) }
         let content: JSONValue = audio ? ["type": "audio", "transcript": ""] : ["type": "text", "text": ""]
         emit("response.content_part.added", part(open, ["part": content]))
     }
@@ -447,9 +458,10 @@ extension Conversation {
     private mutating func callFunction(_ open: inout OpenResponse, name: String, callID: String, arguments: String) {
         var item = ConversationItem(functionCall: ids.make("item"), name: name, callID: callID)
         let index = JSONValue.integer(Int64(open.output.count + (open.item == nil ? 0 : 1)))
-        let previous = items.insert(item, after: nil)
+        let isApart = open.parameters.isApart
+        let previous = isApart ? nil : items.insert(item, after: nil)
         emit("response.output_item.added", ["response_id": .string(open.id), "output_index": index, "item": item.json])
-        emit("conversation.item.added", ["previous_item_id": previous.map { .string($0) } ?? .null, "item": item.json])
+        if !isApart { note("added", item, behind: previous) }
         let call: JSONValue = [
             "response_id": .string(open.id), "item_id": .string(item.id), "output_index": index, "call_id": .string(callID),
             "name": .string(name), "arguments": .string(arguments),
@@ -464,7 +476,7 @@ extension Conversation {
         item.complete(arguments: arguments)
         items.replace(item)
         emit("response.output_item.done", ["response_id": .string(open.id), "output_index": index, "item": item.json])
-        emit("conversation.item.done", ["previous_item_id": previous.map { .string($0) } ?? .null, "item": item.json])
+        if !isApart { note("done", item, behind: previous) }
         open.output.append(item.json)
     }
 
@@ -484,8 +496,7 @@ extension Conversation {
             }
             if let item = items[id] {
                 emit("response.output_item.done", ["response_id": .string(open.id), "output_index": 0, "item": item.json])
-                emit(
-                    "conversation.item.done", ["previous_item_id": items.previous(of: id).map { .string($0) } ?? .null, "item": item.json])
+                if open.parameters.isApart { _ = items.remove(id) } else { note("done", item, behind: items.previous(of: id)) }
                 open.output.insert(item.json, at: 0)
             }
         }
@@ -493,12 +504,13 @@ extension Conversation {
     }
 
     private func json(of open: OpenResponse, status: String, details: JSONValue) -> JSONValue {
-        [
+        let tokens = open.parameters.maxOutputTokens ?? session.maxOutputTokens
+        let output: JSONValue = ["format": session.outputFormat.json, "voice": (open.parameters.voice ?? session.voice).json]
+        return [
             "object": "realtime.response", "id": .string(open.id), "status": .string(status), "status_details": details,
-            "output": .array(open.output), "conversation_id": .string(conversationID),
-            "output_modalities": .array(open.modalities.map { .string($0) }),
-            "max_output_tokens": session.maxOutputTokens.map { .integer(Int64($0)) } ?? "inf",
-            "metadata": open.parameters["metadata"] ?? .null,
+            "output": .array(open.output), "conversation_id": open.parameters.isApart ? .null : .string(conversationID),
+            "output_modalities": .array(open.modalities.map { .string($0) }), "audio": ["output": output],
+            "max_output_tokens": tokens.map { .integer(Int64($0)) } ?? "inf", "usage": .null, "metadata": open.parameters.metadata,
         ]
     }
 }

@@ -39,35 +39,39 @@ struct ConversationItem: Sendable, Equatable {
             ["type": "function_call", "name": .string(name), "call_id": .string(callID), "arguments": ""])
     }
 
-    /// An item that a client sends in `conversation.item.create`.
-    init(client value: JSONValue, fallbackID: String) throws(APIError) {
-        var fields = try FieldReader(value, path: "item")
+    /// An item that a client sends, in `conversation.item.create` or as the input of a response.
+    init(client value: JSONValue, fallbackID: String, path: String = "item") throws(APIError) {
+        var fields = try FieldReader(value, path: path)
         let id = try fields.string("id", maximum: 64) ?? fallbackID
-        guard let type = try fields.choice("type", ["message", "function_call", "function_call_output"]) else {
-            throw .missing("item.type")
+        guard let type = try fields.choice("type", ["message", "function_call", "function_call_output", "mcp_approval_response"]) else {
+            throw .missing("\(path).type")
         }
         var body = JSONObject()
         body["type"] = .string(type)
         switch type {
         case "message":
-            guard let role = try fields.choice("role", ["user", "assistant", "system"]) else { throw .missing("item.role") }
+            guard let role = try fields.choice("role", ["user", "assistant", "system"]) else { throw .missing("\(path).role") }
             body["role"] = .string(role)
-            body["content"] = try Self.content(fields.value("content"))
-        case "function_call":
-            for name in ["name", "call_id", "arguments"] {
-                guard let text = try fields.string(name) else { throw .missing("item.\(name)") }
-                body[name] = .string(text)
-            }
-        default:
-            for name in ["call_id", "output"] {
-                guard let text = try fields.string(name) else { throw .missing("item.\(name)") }
-                body[name] = .string(text)
-            }
+            body["content"] = try Self.content(fields.value("content"), of: role, "\(path).content")
+        case "mcp_approval_response":
+            try Self.take(["approval_request_id"], from: &fields, to: &body)
+            guard let approve = try fields.bool("approve") else { throw .missing("\(path).approve") }
+            body["approve"] = .bool(approve)
+            if let reason = try fields.string("reason") { body["reason"] = .string(reason) }
+        case "function_call": try Self.take(["name", "call_id", "arguments"], from: &fields, to: &body)
+        default: try Self.take(["call_id", "output"], from: &fields, to: &body)
         }
-        _ = fields.value("status")
-        _ = fields.value("object")
+        _ = try fields.choice("status", ["completed", "incomplete", "in_progress"])
+        _ = try fields.choice("object", ["realtime.item"])
         try fields.finish()
         self.init(id: id, status: "completed", .object(body))
+    }
+
+    private static func take(_ names: [String], from fields: inout FieldReader, to body: inout JSONObject) throws(APIError) {
+        for name in names {
+            guard let text = try fields.string(name) else { throw .missing(fields.name(name)) }
+            body[name] = .string(text)
+        }
     }
 
     private init(id: String, status: String, _ body: JSONValue) {
@@ -79,17 +83,32 @@ struct ConversationItem: Sendable, Equatable {
 
     private mutating func measure() { size = id.utf8.count + JSONValue.object(body).utf8.count }
 
-    private static func content(_ value: JSONValue?) throws(APIError) -> JSONValue {
-        guard let parts = value?.array else { throw .wrongType("item.content", expected: "an array") }
+    private static func content(_ value: JSONValue?, of role: String, _ name: String) throws(APIError) -> JSONValue {
+        guard let parts = value?.array else { throw .wrongType(name, expected: "an array") }
         guard parts.count <= 32 else {
-            throw APIError(code: "array_above_max_length", message: "'item.content' has more than 32 parts.", param: "item.content")
+            throw APIError(code: "array_above_max_length", message: "'\(name)' has more than 32 parts.", param: name)
         }
+        // `text` is what the API called an assistant's before it was final.
+        let allowed =
+            switch role {
+            case "user": ["input_text", "input_audio", "input_image"]
+            case "assistant": ["output_text", "output_audio", "text"]
+            default: ["input_text"]
+            }
         for (index, part) in parts.enumerated() {
-            let path = "item.content[\(index)]"
+            let path = "\(name)[\(index)]"
             var fields = try FieldReader(part, path: path)
-            let allowed = ["input_text", "input_audio", "input_image", "output_text", "output_audio", "text"]
             guard let type = try fields.choice("type", allowed) else { throw .missing("\(path).type") }
             if type.hasSuffix("text"), try fields.string("text") == nil { throw .missing("\(path).text") }
+            if type == "input_image", try fields.string("image_url", maximum: ClientEvent.maximumBytes) == nil {
+                throw .missing("\(path).image_url")
+            }
+            if type.hasSuffix("audio") {
+                _ = try fields.string("transcript")
+                if let audio = try fields.string("audio", maximum: ClientEvent.maximumBytes), Base64.decode(audio) == nil {
+                    throw APIError(code: "invalid_value", message: "'\(path).audio' is not valid base64.", param: "\(path).audio")
+                }
+            }
         }
         return .array(parts)
     }

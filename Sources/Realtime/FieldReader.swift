@@ -6,8 +6,9 @@ struct FieldReader {
     private let path: String
     private var taken: Set<String> = []
 
-    init(_ value: JSONValue, path: String) throws(APIError) {
-        guard let members = value.object else { throw .wrongType(path, expected: "an object") }
+    /// - Parameter otherwise: what the value may be, for who gave something else.
+    init(_ value: JSONValue, path: String, otherwise: String = "an object") throws(APIError) {
+        guard let members = value.object else { throw .wrongType(path, expected: otherwise) }
         self.members = members
         self.path = path
     }

@@ -60,13 +60,16 @@ public struct SessionObject: Sendable, Equatable {
     public var inputFormat = RealtimeAudioFormat.pcm
     public var outputFormat = RealtimeAudioFormat.pcm
     public var turnDetection = TurnDetection.server(ServerVAD())
-    public var voice = "alloy"
+    public var voice = Voice(name: "alloy")
     /// 0.25…1.5.
     public var speed = 1.0
     /// nil is the API's `"inf"`.
     public var maxOutputTokens: Int?
     /// `tools`, `tool_choice`, `noise_reduction`, `transcription`, `prompt`, …: by the API's own names.
     public var passedOn = JSONObject()
+    /// Who the end user is, as a hash that the client's own server has made (`OpenAI-Safety-Identifier`). It comes with signaling, no event shows
+    /// or changes it, and a backend of the API is told.
+    public var safetyIdentifier: String?
 
     public init() {}
 
@@ -90,14 +93,14 @@ public struct SessionObject: Sendable, Equatable {
         if let model = try fields.string("model", maximum: 256) { next.model = model }
         if let instructions = try fields.string("instructions") { next.instructions = instructions }
         if let modalities = fields.value("output_modalities") {
-            next.outputModalities = try Self.modalities(modalities, fields.name("output_modalities"))
+            next.outputModalities = try SharedFields.outputModalities(modalities, fields.name("output_modalities"))
         }
         if var audio = try fields.object("audio") {
             if var input = try audio.object("input") {
                 try next.applyInput(&input, abilities: abilities)
             }
             if var output = try audio.object("output") {
-                try next.applyOutput(&output, voiceLocked: voiceLocked && voice != "")
+                try next.applyOutput(&output)
                 if voiceLocked, next.voice != voice {
                     throw APIError(
                         code: "cannot_update_voice", message: "The voice cannot be changed once the assistant has produced audio.",
@@ -107,17 +110,11 @@ public struct SessionObject: Sendable, Equatable {
             try audio.finish()
         }
         if let tokens = fields.value("max_output_tokens"), !tokens.isNull {
-            if tokens.string == "inf" {
-                next.maxOutputTokens = nil
-            } else if let count = tokens.integer, (1...4096).contains(count) {
-                next.maxOutputTokens = Int(count)
-            } else {
-                throw .wrongValue(fields.name("max_output_tokens"), given: tokens, allowed: "1 to 4096, or 'inf'")
-            }
+            next.maxOutputTokens = try SharedFields.maxOutputTokens(tokens, fields.name("max_output_tokens"))
         }
-        for (field, expected) in Self.handedOn {
+        for (field, check) in HandedOnFields.ofSession {
             guard let given = fields.value(field) else { continue }
-            guard given.isNull || expected.allows(given) else { throw .wrongType(fields.name(field), expected: expected.rawValue) }
+            if !given.isNull { try check(given, fields.name(field)) }
             next.passedOn[field] = given
         }
         _ = fields.value("id")
@@ -127,39 +124,11 @@ public struct SessionObject: Sendable, Equatable {
         self = next
     }
 
-    private enum Kind: String {
-        case array = "an array"
-        case object = "an object"
-        case objectOrText = "a string or an object"
-        case bool = "a boolean"
-
-        func allows(_ value: JSONValue) -> Bool {
-            switch self {
-            case .array: value.array != nil
-            case .object: value.object != nil
-            case .objectOrText: value.object != nil || value.string != nil
-            case .bool: value.bool != nil
-            }
-        }
-    }
-
-    private static let handedOn: [(String, Kind)] = [
-        ("tools", .array), ("tool_choice", .objectOrText), ("parallel_tool_calls", .bool), ("reasoning", .object), ("prompt", .object),
-        ("tracing", .objectOrText), ("truncation", .objectOrText), ("include", .array),
-    ]
-
-    private static func modalities(_ value: JSONValue, _ name: String) throws(APIError) -> [String] {
-        guard let list = value.array?.compactMap(\.string), list == ["audio"] || list == ["text"] else {
-            throw .wrongValue(name, given: value, allowed: "['audio'] or ['text']")
-        }
-        return list
-    }
-
     private mutating func applyInput(_ input: inout FieldReader, abilities: Abilities) throws(APIError) {
-        if let format = try Self.format(&input) { inputFormat = format }
-        for field in ["noise_reduction", "transcription"] {
+        if let format = try SharedFields.format(&input) { inputFormat = format }
+        for (field, check) in HandedOnFields.ofInput {
             guard let value = input.value(field) else { continue }
-            guard value.isNull || value.object != nil else { throw .wrongType(input.name(field), expected: "an object or null") }
+            if !value.isNull { try check(value, input.name(field)) }
             passedOn[field] = value
         }
         if input.isNull("turn_detection") {
@@ -170,26 +139,11 @@ public struct SessionObject: Sendable, Equatable {
         try input.finish()
     }
 
-    private mutating func applyOutput(_ output: inout FieldReader, voiceLocked: Bool) throws(APIError) {
-        if let format = try Self.format(&output) { outputFormat = format }
-        if let value = output.value("voice"), !value.isNull {
-            guard let name = value.string ?? value["id"]?.string, !name.isEmpty, name.utf8.count <= 128 else {
-                throw .wrongType(output.name("voice"), expected: "a voice's name")
-            }
-            voice = name
-        }
+    private mutating func applyOutput(_ output: inout FieldReader) throws(APIError) {
+        if let format = try SharedFields.format(&output) { outputFormat = format }
+        if let voice = try SharedFields.voice(&output) { self.voice = voice }
         if let speed = try output.number("speed", in: 0.25...1.5) { self.speed = speed }
         try output.finish()
-    }
-
-    private static func format(_ fields: inout FieldReader) throws(APIError) -> RealtimeAudioFormat? {
-        guard var format = try fields.object("format") else { return nil }
-        guard let type = try format.choice("type", ["audio/pcm", "audio/pcmu", "audio/pcma"]) else { throw .missing(format.name("type")) }
-        if let rate = format.value("rate"), !rate.isNull, rate.integer != 24_000 || type != "audio/pcm" {
-            throw .wrongValue(format.name("rate"), given: rate, allowed: "24000, with 'audio/pcm' only")
-        }
-        try format.finish()
-        return RealtimeAudioFormat(rawValue: type)
     }
 
     private static func turnDetection(
@@ -229,11 +183,17 @@ public struct SessionObject: Sendable, Equatable {
         input["transcription"] = passedOn["transcription"] ?? .null
         input["noise_reduction"] = passedOn["noise_reduction"] ?? .null
         input["turn_detection"] = turnDetectionJSON
-        let output: JSONValue = ["format": outputFormat.json, "voice": .string(voice), "speed": .number(speed)]
+        let output: JSONValue = ["format": outputFormat.json, "voice": voice.json, "speed": .number(speed)]
         var object = JSONObject()
         object["type"] = .string(kind)
-        object["object"] = "realtime.session"
+        object["object"] = answers ? "realtime.session" : "realtime.transcription_session"
         object["id"] = .string(id)
+        guard answers else {
+            // Nobody speaks: there is nothing of who, how and with which tools.
+            object["audio"] = ["input": .object(input)]
+            if let include = passedOn["include"] { object["include"] = include }
+            return .object(object)
+        }
         object["model"] = .string(model)
         object["output_modalities"] = .array(outputModalities.map { .string($0) })
         object["instructions"] = .string(instructions)
@@ -247,7 +207,7 @@ public struct SessionObject: Sendable, Equatable {
         return .object(object)
     }
 
-    private var turnDetectionJSON: JSONValue {
+    var turnDetectionJSON: JSONValue {
         switch turnDetection {
         case .none: return .null
         case .server(let vad):

@@ -21,19 +21,12 @@ struct Agent: ~Copyable {
     let abilities: SessionObject.Abilities
 
     init(_ choice: BackendChoice, seed: UInt64, at now: Instant) {
+        abilities = choice.abilities
         switch choice {
-        case .echo:
-            excuse = "The backend embedded:echo only sends audio back; it makes no responses."
-            abilities = SessionObject.Abilities(semanticVAD: false)
-        case .parrot:
-            parrot = ParrotBackend()
-            abilities = SessionObject.Abilities(semanticVAD: false)
-        case .realtime(let settings):
-            remote = RealtimeBackend(settings, random: SeededGenerator(seed: seed), at: now)
-            abilities = RealtimeBackend.abilities
-        case .grpc(let settings):
-            grpc = GRPCBackend(settings, random: SeededGenerator(seed: seed), at: now)
-            abilities = GRPCBackend.abilities
+        case .echo: excuse = "The backend embedded:echo only sends audio back; it makes no responses."
+        case .parrot: parrot = ParrotBackend()
+        case .realtime(let settings): remote = RealtimeBackend(settings, random: SeededGenerator(seed: seed), at: now)
+        case .grpc(let settings): grpc = GRPCBackend(settings, random: SeededGenerator(seed: seed), at: now)
         }
     }
 }

@@ -43,8 +43,8 @@ extension SignalingDesk {
         if request.path == "/v1/realtime" { return request.queryValue("call_id").map { ($0, true) } }
         guard let route = Route(request.path), route.methods.contains(request.method) else { return nil }
         switch route {
-        case .hangup(let id), .resource(let id): return (id, route.needsTrust)
-        case .calls, .whip, .clientSecrets: return nil
+        case .hangup(let id), .telephony(let id), .resource(let id): return (id, route.needsTrust)
+        case .calls, .olderCalls, .whip, .clientSecrets, .olderSessions: return nil
         }
     }
 

@@ -3,6 +3,8 @@
 //
 //     ek_ base64url( version 1 byte, nonce 12, AES-256-GCM( expiry u64 seconds since 1970, session JSON ), tag 16 )
 //
+// In version 2 the length of the end user's safety identifier, 2 bytes, and itself come before the session.
+//
 // The key is HMAC-SHA-256(the key file's passwordKey, "swiftlet client secret"). Nobody can take a secret back before it expires, which
 // is why none lives longer than two hours.
 
@@ -18,6 +20,7 @@ public struct ClientSecrets: Sendable {
     public static let sessionBytesMax = 24_576
 
     private static let version: UInt8 = 1
+    private static let versionWithUser: UInt8 = 2
     private static let label = Array("swiftlet client secret".utf8)
     private let key: Digest32
 
@@ -36,14 +39,20 @@ public struct ClientSecrets: Sendable {
     ///
     /// - Parameters:
     ///   - session: what sessions begin with, as the client wrote it; nil for the defaults.
+    ///   - safetyIdentifier: of the end user; its first 512 bytes count.
     ///   - expiresAt: seconds since 1970.
     public func mint(
-        session: JSONValue?, expiresAt: UInt64, random: inout some RandomNumberGenerator
+        session: JSONValue?, safetyIdentifier: String? = nil, expiresAt: UInt64, random: inout some RandomNumberGenerator
     ) throws(APIError) -> String {
         var plaintext: [UInt8] = []
         for shift in stride(from: 56, through: 0, by: -8) { plaintext.append(UInt8(truncatingIfNeeded: expiresAt >> UInt64(shift))) }
+        if let user = safetyIdentifier?.utf8.prefix(512) {
+            plaintext += [UInt8(truncatingIfNeeded: user.count >> 8), UInt8(truncatingIfNeeded: user.count)] + user
+        }
+        let version = safetyIdentifier == nil ? Self.version : Self.versionWithUser
+        let before = plaintext.count
         session?.write(to: &plaintext)
-        guard plaintext.count <= 8 + Self.sessionBytesMax else {
+        guard plaintext.count - before <= Self.sessionBytesMax else {
             throw APIError(
                 code: "session_too_large",
                 message: "The session is larger than \(Self.sessionBytesMax) bytes. Send long instructions and tools with session.update.",
@@ -51,8 +60,8 @@ public struct ClientSecrets: Sendable {
         }
         let (a, b) = (random.next(), random.next())
         let nonce = AES256GCM.Nonce { UInt8(truncatingIfNeeded: ($0 < 8 ? a : b) >> UInt64(8 * ($0 & 7))) }
-        let sealed = AES256GCM.seal(plaintext.bytes, key: key, nonce: nonce, context: [Self.version].bytes)
-        let text = Base64.encode([Self.version] + nonce.array + sealed, padding: false)
+        let sealed = AES256GCM.seal(plaintext.bytes, key: key, nonce: nonce, context: [version].bytes)
+        let text = Base64.encode([version] + nonce.array + sealed, padding: false)
         return Self.prefix + String(text.map { $0 == "+" ? "-" : $0 == "/" ? "_" : $0 })
     }
 
@@ -61,7 +70,7 @@ public struct ClientSecrets: Sendable {
         let text = token.dropFirst(Self.prefix.count)
         guard !text.utf8.contains(where: { "+/=".utf8.contains($0) }),
             let raw = Base64.decode(String(text.map { $0 == "-" ? "+" : $0 == "_" ? "/" : $0 })),
-            raw.count >= 13 + 8 + AES256GCM.tagLength, raw[0] == Self.version
+            raw.count >= 13 + 8 + AES256GCM.tagLength, raw[0] == Self.version || raw[0] == Self.versionWithUser
         else { return .unknown }
         let nonce = AES256GCM.Nonce { raw[1 + $0] }
         guard let plaintext = AES256GCM.open(raw.bytes.bytes(13..<raw.count), key: key, nonce: nonce, context: [raw[0]].bytes) else {
@@ -70,9 +79,16 @@ public struct ClientSecrets: Sendable {
         let expiresAt = plaintext.bytes.u64(0)
         guard wall.secondsSince1970 < expiresAt else { return .expired }
         var session = SessionObject()
-        guard plaintext.count > 8 else { return .valid(session: session, expiresAt: expiresAt) }
+        var start = 8
+        if raw[0] == Self.versionWithUser {
+            guard plaintext.count >= 10 else { return .unknown }
+            start = 10 + Int(plaintext.bytes.u16(8))
+            guard start <= plaintext.count else { return .unknown }
+            session.safetyIdentifier = String(validating: plaintext[10..<start], as: UTF8.self)
+        }
+        guard plaintext.count > start else { return .valid(session: session, expiresAt: expiresAt) }
         do {
-            let json = try JSONValue(parsing: plaintext.bytes.bytes(8..<plaintext.count))
+            let json = try JSONValue(parsing: plaintext.bytes.bytes(start..<plaintext.count))
             try session.apply(json, abilities: SessionObject.Abilities(semanticVAD: true))
         } catch {
             // Minted by another release, which accepted what this one does not.

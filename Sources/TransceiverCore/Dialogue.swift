@@ -36,6 +36,8 @@ struct Dialogue: ~Copyable {
     /// How often a caller's speech was let in over an answer.
     private(set) var interruptions = 0
     private var idle: IdleWatch?
+    /// Of the answer that is said inside events: its client plays it for so long.
+    private var saidMilliseconds = 0
     /// At 48 kHz: less than a millisecond of what was passed on.
     private var packetSamples = 0
 
@@ -68,7 +70,7 @@ struct Dialogue: ~Copyable {
             session: session, abilities: agent.abilities, audio: audio == .events ? .inEvents : .onTrack, seed: random.next())
         agent.setCallID(callID ?? conversation.id)
         if audio == .events { wire = EventAudio(session) }
-        if audio != .none { agent.perform(.sessionChanged, session: session, at: now) }
+        agent.perform(.sessionChanged, session: session, at: now)
         guard audio == .packets else { return }
         mouth = PlayoutQueue(encoder: OpusEncoder.Settings(opus), timestamp: UInt32(truncatingIfNeeded: random.next()))
     }
@@ -241,9 +243,9 @@ extension Dialogue {
         repeat {
             while let heard = agent.nextHeard() { conversation.hear(heard) }
             while let action = conversation.nextAction() { perform(action, at: now) }
-            while let event = agent.nextEvent() { hearAgent(event) }
+            while let event = agent.nextEvent() { hearAgent(event, at: now) }
             notePlayout(at: now)
-        } while conversation.hasActions || speakFrame()
+        } while conversation.hasActions || speakFrame(at: now)
     }
 
     private mutating func perform(_ action: ConversationAction, at now: Instant) {
@@ -253,6 +255,9 @@ extension Dialogue {
             wire?.apply(conversation.session)
         // The agent hears it in frames, as it hears everybody.
         case .appendInput(let bytes): return append(bytes)
+        case .startResponse:
+            idle = nil
+            saidMilliseconds = 0
         case .clearInput: wire?.clear()
         case .clearOutput:
             guard let cleared = mouth?.clear() else { break }
@@ -276,10 +281,14 @@ extension Dialogue {
             APIError(code: "input_audio_buffer_full", message: "More than 60 s of audio wait to be heard; this event's audio was dropped."))
     }
 
-    private mutating func hearAgent(_ event: BackendEvent) {
+    private mutating func hearAgent(_ event: BackendEvent, at now: Instant) {
         switch event {
         case .audioStarted: item &+= 1
-        case .responseDone, .failed: if let rest = wire?.takeSaid() { conversation.say(audio: rest) }
+        case .responseDone, .failed:
+            guard wire != nil else { break }
+            if let rest = wire?.takeSaid() { conversation.say(audio: rest) }
+            // Its client hears the answer in real time, from about now on.
+            idle = IdleWatch(since: now + .milliseconds(Int64(saidMilliseconds)), milliseconds: heardMilliseconds)
         default: break
         }
         conversation.receive(event)
@@ -291,15 +300,16 @@ extension Dialogue {
     }
 
     /// Takes one frame of the answer; false when there is none, or enough waits already.
-    private mutating func speakFrame() -> Bool {
+    private mutating func speakFrame(at now: Instant) -> Bool {
         guard hasRoom else { return false }
         var frame = InlineArray<480, Int16>(repeating: 0)
         var room = frame.mutableSpan
         guard agent.nextFrame(into: &room) else { return false }
         // The events that announce a frame come first: they name the item that it belongs to.
-        while let event = agent.nextEvent() { hearAgent(event) }
+        while let event = agent.nextEvent() { hearAgent(event, at: now) }
         _ = mouth?.append(frame.span, item: item)
         conversation.noteOutput(milliseconds: 20)
+        saidMilliseconds += 20
         if let delta = wire?.say(frame.span) { conversation.say(audio: delta) }
         return true
     }
@@ -315,7 +325,9 @@ extension Dialogue {
     private mutating func notePlayout(at now: Instant) {
         while let event = mouth?.nextEvent() {
             switch event {
-            case .started(let item): if item == self.item { conversation.playout(.started) }
+            case .started(let item):
+                idle = nil
+                if item == self.item { conversation.playout(.started) }
             case .finished(let item, _):
                 if item == self.item { conversation.playout(.drained) }
                 idle = IdleWatch(since: now, milliseconds: heardMilliseconds)

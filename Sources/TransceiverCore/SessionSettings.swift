@@ -1,6 +1,7 @@
 import Backend
 import Primitives
 import RTP
+import Realtime
 import SRTP
 
 /// Which backend answers calls, with its settings.
@@ -13,6 +14,15 @@ public enum BackendChoice: Sendable {
     case realtime(RealtimeBackendSettings)
     /// A server that offers `swiftlet.v1.VoiceBackend`.
     case grpc(GRPCBackendSettings)
+
+    /// What sessions may ask of it.
+    public var abilities: SessionObject.Abilities {
+        switch self {
+        case .echo, .parrot: SessionObject.Abilities(semanticVAD: false)
+        case .realtime: RealtimeBackend.abilities
+        case .grpc: GRPCBackend.abilities
+        }
+    }
 
     /// Whether sessions need streams to somewhere.
     var isRemote: Bool {

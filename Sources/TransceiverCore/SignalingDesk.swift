@@ -14,7 +14,9 @@ import SDP
 ///
 ///     POST   /v1/realtime/calls               offer → 201 answer            (application/sdp, or multipart with `sdp` and `session`)
 ///     POST   /v1/realtime/calls/{id}/hangup   → 200
+///     POST   /v1/realtime/calls/{id}/accept, reject, refer   → 400: a call of WebRTC is none of SIP
 ///     POST   /v1/realtime/client_secrets      → 200 `ek_…` for a browser
+///     POST   /v1/realtime, …/sessions         offers and keys as before the API was final
 ///     GET    /v1/realtime                     WebSockets: SignalingSockets.swift
 ///     POST   /whip                            offer → 201 answer, ETag      (RFC 9725)
 ///     PATCH  /whip/{id}                       candidates → 204; new credentials → 200: ICE restart
@@ -31,6 +33,8 @@ public struct SignalingDesk: ~Copyable {
         public var advertise: [SocketAddress]
         public var fingerprint: DTLSFingerprint
         public var callsMax: Int
+        /// What sessions may ask for, by what the backend can do.
+        public var abilities = SessionObject.Abilities(semanticVAD: false)
 
         public init(
             cluster: UInt16, transceiver: UInt32, workers: Int, advertise: [SocketAddress], fingerprint: DTLSFingerprint, callsMax: Int
@@ -130,9 +134,9 @@ extension SignalingDesk {
     /// Whether the answer to `request` tells the client where to go: an offer, or an ICE restart.
     public static func tellsCandidates(_ request: HTTPRequest) -> Bool {
         switch Route(request.path) {
-        case .calls, .whip: request.method == "POST"
+        case .calls, .olderCalls, .whip: request.method == "POST"
         case .resource: request.method == "PATCH"
-        case .hangup, .clientSecrets, nil: false
+        case .hangup, .telephony, .clientSecrets, .olderSessions, nil: false
         }
     }
 
@@ -141,6 +145,8 @@ extension SignalingDesk {
     /// - Parameter candidates: where this client shall find relays, the best first; nil for those of the settings.
     public mutating func answer(_ request: HTTPRequest, at wall: WallClock, candidates: [SocketAddress]? = nil) -> HTTPResponse? {
         guard let route = Route(request.path) else { return nil }
+        // `openSocket` is for that.
+        if route == .olderCalls, ["GET", "HEAD"].contains(request.method) { return nil }
         if request.method == "OPTIONS" { return .preflight(route) }
         guard route.methods.contains(request.method) else { return .methodNotAllowed(request.method, route) }
         var response: HTTPResponse
@@ -159,9 +165,24 @@ extension SignalingDesk {
     ) throws(Refusal) -> HTTPResponse {
         let caller = try admit(request, route, at: wall)
         switch route {
-        case .calls: return try accept(request, from: caller, resources: "/v1/realtime/calls/", isWHIP: false, at: wall, candidates)
+        case .calls, .olderCalls:
+            return try accept(request, from: caller, resources: "/v1/realtime/calls/", isWHIP: false, at: wall, candidates)
         case .whip: return try accept(request, from: caller, resources: "/whip/", isWHIP: true, at: wall, candidates)
-        case .clientSecrets: return try mintSecret(request, at: wall)
+        case .clientSecrets:
+            return try mintSecret(request, at: wall) { body, abilities throws(APIError) in
+                let wanted = try ClientSecretRequest(parsing: body, abilities: abilities)
+                return (wanted.sessionJSON, wanted.seconds, wanted.answer)
+            }
+        case .olderSessions(let isTranscription):
+            return try mintSecret(request, at: wall) { body, abilities throws(APIError) in
+                let wanted = try LegacySessionRequest(parsing: body, isTranscription: isTranscription, abilities: abilities)
+                return (wanted.sessionJSON, wanted.seconds, wanted.answer)
+            }
+        case .telephony(let id):
+            _ = try known(id)
+            throw Refusal(
+                400, "This is a call of WebRTC: it is answered already. accept, reject and refer are for calls by SIP.",
+                code: "not_a_sip_call")
         case .hangup(let id): return try hangUp(id)
         case .resource(let id): return request.method == "DELETE" ? try hangUp(id) : try patch(id, request, at: wall, candidates)
         }
@@ -181,19 +202,24 @@ extension SignalingDesk {
         }
     }
 
-    private mutating func mintSecret(_ request: HTTPRequest, at wall: WallClock) throws(Refusal) -> HTTPResponse {
+    /// What a request for a client secret wants: the session to seal, how many seconds it lives, and how to tell of it.
+    private typealias Wanted = (session: JSONValue?, seconds: Int, answer: (String, UInt64, String) -> JSONValue)
+
+    private mutating func mintSecret(
+        _ request: HTTPRequest, at wall: WallClock, _ read: (RawSpan, SessionObject.Abilities) throws(APIError) -> Wanted
+    ) throws(Refusal) -> HTTPResponse {
         guard request.body.isEmpty || request.mediaType == "application/json" else {
             throw Refusal(
                 415, "Content-Type must be application/json, not \(request.mediaType ?? "missing").", code: "unsupported_media_type")
         }
+        let user = try request.safetyIdentifier()
         do throws(APIError) {
-            let wanted = try ClientSecretRequest(
-                parsing: request.body.span.bytes, abilities: SessionObject.Abilities(semanticVAD: false))
+            let wanted = try read(request.body.span.bytes, settings.abilities)
             let expiresAt = wall.secondsSince1970 + UInt64(wanted.seconds)
-            let value = try access.secrets.mint(session: wanted.sessionJSON, expiresAt: expiresAt, random: &random)
+            let value = try access.secrets.mint(session: wanted.session, safetyIdentifier: user, expiresAt: expiresAt, random: &random)
             var ids = IdentifierSource(seed: random.next())
             counters.clientSecrets += 1
-            return .json(200, wanted.answer(value: value, expiresAt: expiresAt, sessionID: ids.make("sess")))
+            return .json(200, wanted.answer(value, expiresAt, ids.make("sess")))
         } catch {
             throw Refusal(400, error)
         }
@@ -225,7 +251,7 @@ extension SignalingDesk {
     ) throws(Refusal) -> HTTPResponse {
         try checkRoom()
         do {
-            let body = try OfferBody(request, allowsMultipart: !isWHIP, from: caller)
+            let body = try OfferBody(request, allowsMultipart: !isWHIP, from: caller, settings.abilities)
             let (call, answer) = try open(body, at: wall, candidates)
             counters.offersAccepted += 1
             var response = HTTPResponse(status: 201, type: "application/sdp", body: Array(answer.utf8))

@@ -5,26 +5,47 @@ import Realtime
 /// The paths of signaling.
 enum Route: Equatable {
     case calls, whip, clientSecrets
+    /// Offers, as clients sent them before the API was final; a GET is for a WebSocket.
+    case olderCalls
+    /// Ephemeral keys of that time.
+    case olderSessions(isTranscription: Bool)
     case hangup(String)
+    /// `accept`, `reject` and `refer`: what only calls by SIP know.
+    case telephony(String)
     case resource(String)
 
     init?(_ path: String) {
         let parts = path.split(separator: "/", omittingEmptySubsequences: true)
+        guard parts.count < 2 || parts[0] != "v1" else {
+            guard parts[1] == "realtime", let route = Route(realtime: parts.dropFirst(2).map(String.init)) else { return nil }
+            self = route
+            return
+        }
         switch parts.count {
         case 1 where parts[0] == "whip": self = .whip
         case 2 where parts[0] == "whip": self = .resource(String(parts[1]))
-        case 3 where parts[0] == "v1" && parts[1] == "realtime" && parts[2] == "calls": self = .calls
-        case 3 where parts[0] == "v1" && parts[1] == "realtime" && parts[2] == "client_secrets": self = .clientSecrets
-        case 4 where parts[0] == "v1" && parts[1] == "realtime" && parts[2] == "calls": self = .resource(String(parts[3]))
-        case 5 where parts[0] == "v1" && parts[1] == "realtime" && parts[2] == "calls" && parts[4] == "hangup":
-            self = .hangup(String(parts[3]))
+        default: return nil
+        }
+    }
+
+    /// Behind `/v1/realtime`.
+    private init?(realtime parts: [String]) {
+        switch (parts.count, parts.first) {
+        case (0, _): self = .olderCalls
+        case (1, "calls"): self = .calls
+        case (1, "client_secrets"): self = .clientSecrets
+        case (1, "sessions"): self = .olderSessions(isTranscription: false)
+        case (1, "transcription_sessions"): self = .olderSessions(isTranscription: true)
+        case (2, "calls"): self = .resource(parts[1])
+        case (3, "calls") where parts[2] == "hangup": self = .hangup(parts[1])
+        case (3, "calls") where ["accept", "reject", "refer"].contains(parts[2]): self = .telephony(parts[1])
         default: return nil
         }
     }
 
     var methods: [String] {
         switch self {
-        case .calls, .whip, .hangup, .clientSecrets: ["POST"]
+        case .calls, .olderCalls, .whip, .hangup, .telephony, .clientSecrets, .olderSessions: ["POST"]
         case .resource: ["DELETE", "PATCH"]
         }
     }
@@ -34,8 +55,8 @@ extension Route {
     /// Whether a browser's client secret is not enough. WHIP's resources are the client's own (RFC 9725 §4.2).
     var needsTrust: Bool {
         switch self {
-        case .clientSecrets, .hangup: true
-        case .calls, .whip, .resource: false
+        case .clientSecrets, .olderSessions, .hangup, .telephony: true
+        case .calls, .olderCalls, .whip, .resource: false
         }
     }
 }
@@ -98,8 +119,8 @@ struct OfferBody {
     var dataChannel: UInt16?
 
     /// - Parameter caller: a client secret brings its session along, and its holder cannot choose another one.
-    init(_ request: HTTPRequest, allowsMultipart: Bool, from caller: Caller) throws(Refusal) {
-        if case .ephemeral(let bound) = caller { session = bound }
+    init(_ request: HTTPRequest, allowsMultipart: Bool, from caller: Caller, _ abilities: SessionObject.Abilities) throws(Refusal) {
+        session = try caller.session(for: request)
         let type = request.mediaType
         switch type {
         case "application/sdp": sdp = request.body
@@ -120,7 +141,7 @@ struct OfferBody {
                         403, "The session was set with the client secret; send the offer alone, and changes with session.update.",
                         code: "session_is_bound", param: "session")
                 }
-                try take(session: part.body)
+                try take(session: part.body, abilities)
             }
         default:
             let allowed = allowsMultipart ? "application/sdp or multipart/form-data" : "application/sdp"
@@ -137,7 +158,7 @@ struct OfferBody {
         dataChannel = id
     }
 
-    private mutating func take(session json: [UInt8]) throws(Refusal) {
+    private mutating func take(session json: [UInt8], _ abilities: SessionObject.Abilities) throws(Refusal) {
         let value: JSONValue
         do {
             value = try JSONValue(parsing: json.span.bytes)
@@ -145,9 +166,43 @@ struct OfferBody {
             throw Refusal(400, "The field 'session' is not JSON: \(error)", code: "invalid_json", param: "session")
         }
         do {
-            try session.apply(value, abilities: SessionObject.Abilities(semanticVAD: false))
+            try session.apply(value, abilities: abilities)
         } catch {
             throw Refusal(400, error)
         }
+    }
+}
+
+extension Caller {
+    /// What a session of `request` begins with: that of the caller's client secret, or one with the model that the query names.
+    func session(for request: HTTPRequest) throws(Refusal) -> SessionObject {
+        if case .ephemeral(var bound) = self {
+            if bound.safetyIdentifier == nil { bound.safetyIdentifier = try request.safetyIdentifier() }
+            return bound
+        }
+        var session = SessionObject()
+        session.safetyIdentifier = try request.safetyIdentifier()
+        guard let model = request.queryValue("model"), !model.isEmpty else { return session }
+        guard model.utf8.count <= 256 else {
+            throw Refusal(400, "'model' is longer than 256 bytes.", code: "string_above_max_length", param: "model")
+        }
+        session.model = model
+        return session
+    }
+}
+
+extension HTTPRequest {
+    static let safetyIdentifierHeader = "OpenAI-Safety-Identifier"
+    static let safetyIdentifierMax = 512
+
+    /// Who the end user is to the client's own server: a hash.
+    func safetyIdentifier() throws(Refusal) -> String? {
+        guard let text = headers[Self.safetyIdentifierHeader], !text.isEmpty else { return nil }
+        guard text.utf8.count <= Self.safetyIdentifierMax, text.utf8.allSatisfy({ $0 >= 0x20 && $0 < 0x7F }) else {
+            throw Refusal(
+                400, "\(Self.safetyIdentifierHeader) must be at most \(Self.safetyIdentifierMax) visible ASCII characters.",
+                code: "invalid_value", param: Self.safetyIdentifierHeader)
+        }
+        return text
     }
 }

@@ -55,13 +55,9 @@ extension SignalingDesk {
 
     private mutating func openWire(_ request: HTTPRequest, _ caller: Caller, at wall: WallClock) throws(Refusal) -> SocketTarget {
         try checkRoom()
-        var object = SessionObject()
-        if case .ephemeral(let session) = caller {
-            // What a product's own server has chosen, its browser cannot change.
-            object = session
-        } else if let model = request.queryValue("model"), !model.isEmpty, model.utf8.count <= 256 {
-            object.model = model
-        }
+        var object = try caller.session(for: request)
+        // What a product's own server has chosen, its browser cannot change.
+        if caller.isTrusted, request.queryValue("intent") == "transcription" { object.kind = "transcription" }
         let worker = calls.idlestWorker
         let call = newCall(worker: worker, at: wall)
         calls.insert(call)

@@ -99,11 +99,11 @@ import Trunk
             options.members, options.owner,
             Registration(own: own, passwordKey: keys.passwordKey, authorities: try Registration.authorities(options.redisAuthorities)),
             at: MonotonicClock.now())
-        let desk = SignalingDesk(
-            settings: SignalingDesk.Settings(
-                cluster: options.cluster, transceiver: id, workers: workers, advertise: options.candidates,
-                fingerprint: certificate.fingerprint, callsMax: options.sessions * workers),
-            codec: HintCodec(keys), access: access, random: Crypto.SystemEntropy())
+        var settings = SignalingDesk.Settings(
+            cluster: options.cluster, transceiver: id, workers: workers, advertise: options.candidates,
+            fingerprint: certificate.fingerprint, callsMax: options.sessions * workers)
+        settings.abilities = backend.abilities
+        let desk = SignalingDesk(settings: settings, codec: HintCodec(keys), access: access, random: Crypto.SystemEntropy())
         var control = try ControlLoop(
             listener: listener, admin: admin,
             office: Office(desk: desk, steerer: steerer, owners: owners, workers: links), signals: signals,

@@ -57,7 +57,7 @@ private func run(
 
 @Suite struct `The audio pipe` {
     /// From the caller's last sample to the end of the turn there are the silence that was asked for, and what packet, jitter buffer, codec and
-    /// detector take: the delay that a caller hears beside the network's. The buffer is as short as it gets once it knows the network.
+    /// detector take: the delay that a caller hears beside the network's. What comes in order waits for nothing.
     @Test(arguments: [0.0, 45]) func `the end of a turn is noticed soon after its silence`(delay: Double) {
         for tail in stride(from: 0, to: 960, by: 192) {
             // In the middle of a syllable.
@@ -70,7 +70,8 @@ private func run(
             // The stream's first packet is sent at `start`, with samples of the 20 ms before it.
             let last = start - .milliseconds(20) + .microseconds(Int64(spoken.count) * 1_000_000 / 24_000)
             let late = (noticed - last).milliseconds - Int64(delay) - 500
-            #expect(late >= 0 && late <= 85, "\(late) ms after the silence")
+            // Of it up to 20 are the rest of the packet, and 7 the codec.
+            #expect(late >= 0 && late <= 40, "\(late) ms after the silence")
         }
     }
 

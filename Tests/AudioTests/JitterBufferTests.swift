@@ -13,6 +13,45 @@ import Testing
         #expect(run.arrivals.allSatisfy { $0 == .accepted })
     }
 
+    private static func machine() -> JitterBuffer.Settings {
+        var settings = JitterBuffer.Settings()
+        settings.handsOnAtOnce = true
+        return settings
+    }
+
+    /// A machine listens: what is next in order has no reason to wait, and what is missing is waited for as long as for anybody.
+    @Test(arguments: 1...3) func `to a machine packets are handed on as they come, and only the missing are waited for`(seed: UInt64) {
+        var random = SeededGenerator(seed: seed)
+        var last = start
+        let sent = stream(1_000) { index in
+            guard index < 500 || index % 50 != 0 else { return nil }
+            // Jitter that keeps the order.
+            let sent = start + .milliseconds(Int64(index) * 20)
+            last = max(last, sent + milliseconds(30 + Double.random(in: 0...40, using: &random)))
+            return last - sent
+        }
+        let arrival = Dictionary(uniqueKeysWithValues: sent.map { ($0.sequence, $0.arrival) })
+        let paced = play(sent)
+        let run = play(sent, settings: Self.machine())
+        let waited = run.heard.filter { heard in heard.sequence.map { heard.at > arrival[$0] ?? start } ?? false }
+        #expect(waited.allSatisfy { $0.sequence ?? 0 >= 500 } && !waited.isEmpty && waited.count < 10 * 6)
+        #expect(run.sequences == run.sequences.sorted() && run.sequences.count >= 980)
+        // The same is concealed, at the same time: no later, or the wait would be longer, and no sooner, or it would be in vain.
+        #expect(abs(run.count(.conceal) - paced.count(.conceal)) <= 2)
+        for heard in run.heard where heard.frame.kind == .conceal {
+            #expect(paced.heard.contains { abs(($0.at - heard.at).milliseconds) <= 20 && $0.frame.kind == .conceal })
+        }
+    }
+
+    /// The wait would grow without end: what is beyond the longest is skipped.
+    @Test func `whoever sends faster than real time is heard in real time`() {
+        let sent = (0..<1_000).map {
+            SentPacket(sequence: $0, timestamp: UInt32($0 * 960), arrival: start + .milliseconds(Int64($0) * 10))
+        }
+        let run = play(sent, settings: Self.machine(), tail: .zero)
+        #expect((500...520).contains(run.count(.packet)) && run.count(.conceal) == 0, "\(run.count(.packet))")
+    }
+
     /// The first wait is 40 ms; a network without jitter does not need it, and the caller pauses now and then.
     @Test func `the delay falls to its minimum on a steady network`() {
         let run = play(stream(1_500) { _ in milliseconds(30) }, quiet: { ($0 - start).milliseconds % 1_000 > 800 })

@@ -80,7 +80,7 @@ private struct Listener: ~Copyable {
     }
 
     /// The caller interrupts 1,010 ms after the first packet left: 51 packets are out, 1,020 ms, and 5 ms fade out.
-    @Test func `an interruption tells what really left, and the next packet is the last sound`() {
+    @Test func `an interruption tells what really left, and the last packet leaves with it`() {
         var listener = Listener()
         _ = listener.say(tone(440, rate: 24_000, count: 24_000 * 10), item: 7)
         listener.queue.finish(item: 7)
@@ -89,10 +89,14 @@ private struct Listener: ~Copyable {
         #expect(heard == 51)
         let cleared = listener.queue.clear()
         #expect(cleared == PlayoutCleared(item: 7, playedMilliseconds: 1_025, discardedMilliseconds: 8_975))
+        let decided = listener.now
         listener.listen(.seconds(1))
-        #expect(listener.frames.count == heard + 2)
-        // The fade, delayed by the encoder's lookahead, is over 20 ms after the decision.
-        #expect(level(listener.pcm[(51 * 480 + 480)...]) < -45)
+        #expect(listener.frames.count == heard + 1)
+        #expect(listener.times.last == decided)
+        // The fade, delayed by the encoder's lookahead, is over within that packet: no other needs to follow.
+        #expect(level(listener.pcm[(51 * 480 + 310)...]) < -45)
+        // The packet takes the place in time that the next one had.
+        #expect(listener.frames[heard].timestamp &- listener.frames[heard - 1].timestamp == 960)
         let events = listener.events()
         #expect(events == [.started(item: 7)])
         let again = listener.queue.clear()
@@ -128,7 +132,10 @@ private struct Listener: ~Copyable {
         let after = listener.pcm[(before + 1_440)..<(before + 20_000)]
         #expect(share(of: 880, in: after, rate: 24_000) > 0.97)
         #expect(share(of: 440, in: after, rate: 24_000) < 0.01)
-        for (a, b) in zip(listener.times, listener.times.dropFirst()) { #expect(b - a == .milliseconds(20)) }
+        // The fade-out leaves before its time, and nothing else.
+        let steps = zip(listener.times, listener.times.dropFirst()).map { $1 - $0 }
+        #expect(steps.allSatisfy { $0 >= .milliseconds(20) || $0 == steps[24] } && steps[24] + steps[25] == .milliseconds(40))
+        for (a, b) in zip(listener.frames, listener.frames.dropFirst()) { #expect(b.timestamp &- a.timestamp == 960) }
         let events = listener.events()
         #expect(events.prefix(2) == [.started(item: 1), .started(item: 2)])
     }

@@ -105,5 +105,8 @@ struct Choice: Equatable {
         }
         mutate(models, count: mutationCount / 4) { fuzzDTLS($0) }
         mutate(models, seed: 2, count: mutationCount / 4) { fuzzDTLSClient($0) }
+        mutate(models + [[21, 0xFE, 0xFD, 0, 1, 0, 0, 0, 0, 0, 1, 0, 26] + [UInt8](repeating: 7, count: 26)], count: mutationCount / 4) {
+            fuzzDTLSGoodbye($0)
+        }
     }
 }

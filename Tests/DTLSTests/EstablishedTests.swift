@@ -64,7 +64,7 @@ import Testing
     }
 
     /// A call without channels: after the keys there is nothing left to say but goodbye.
-    @Test func `what is released says goodbye all the same, and hears nothing more`() {
+    @Test func `what is released says goodbye all the same, and hears nothing but that`() {
         var call = Call()
         call.run()
         call.client.release()
@@ -77,6 +77,43 @@ import Testing
         call.run()
         let (client, server) = (call.clientEvents.dropFirst(), call.serverEvents.dropFirst())
         #expect(client.isEmpty && Array(server) == [.closed])
+    }
+
+    /// Somebody who wants to end a call has to have its keys, also where nothing else of DTLS is left.
+    @Test func `what is released hears a goodbye, and only the peer's`() {
+        for clientLeaves in [true, false] {
+            var call = Call()
+            call.run()
+            let data = clientLeaves ? call.client.send([1, 2, 3]) : call.server.send([1, 2, 3])
+            let other = clientLeaves ? call.client.transmit() : call.server.transmit()
+            if clientLeaves { call.server.release() } else { call.client.release() }
+            if clientLeaves { call.client.close() } else { call.server.close() }
+            guard let goodbye = clientLeaves ? call.client.transmit() : call.server.transmit(), data, let other else {
+                Issue.record("nothing was said")
+                return
+            }
+            let hear = { (call: inout Call, datagram: [UInt8]) in
+                clientLeaves ? call.server.receive(datagram, at: call.now) : call.client.receive(datagram, at: call.now)
+            }
+            var forgeries = [other, [], Array(goodbye.dropLast()), goodbye + [0], Array(goodbye.prefix(13))]
+            for index in goodbye.indices {
+                var forged = goodbye
+                forged[index] ^= 1
+                forgeries.append(forged)
+            }
+            for forged in forgeries {
+                // What lies behind a whole record changes nothing of it.
+                if forged.count > goodbye.count, forged.starts(with: goodbye) { continue }
+                let drop = hear(&call, forged)
+                #expect(drop == .closed)
+            }
+            let drop = hear(&call, goodbye)
+            call.collect()
+            let events = clientLeaves ? call.serverEvents : call.clientEvents
+            #expect(drop == nil && events.last == .closed && events.count == 2)
+            let again = hear(&call, goodbye)
+            #expect(again == .closed)
+        }
     }
 
     @Test func `nothing is released before the handshake is over`() {

@@ -94,6 +94,9 @@ final class ForeignPeer {
 
     func send(_ message: [UInt8]) -> Bool { SSL_write(ssl, message, Int32(message.count)) == message.count }
 
+    /// Queues its close_notify.
+    func close() { SSL_shutdown(ssl) }
+
     func message() -> [UInt8]? {
         var bytes = [UInt8](repeating: 0, count: 2048)
         let count = SSL_read(ssl, &bytes, Int32(bytes.count))

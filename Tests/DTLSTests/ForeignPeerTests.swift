@@ -58,6 +58,21 @@ import Testing
         #expect(peer.cipher.contains("GCM") || peer.cipher.contains("CHACHA20"))
     }
 
+    @Test(arguments: good, [DTLSRole.client, .server])
+    func `their goodbye is heard after all else was given back`(settings: ForeignPeer.Settings, role: DTLSRole) {
+        let peer = ForeignPeer(role == .client ? .server : .client, settings)
+        var ours = DTLSAssociation(role: role, fingerprints: [peer.fingerprint(.sha256)])
+        ours.start(context: Fixture.context(Fixture.serverCertificate), at: .zero)
+        talk(&ours, peer)
+        ours.release()
+        #expect(peer.send([4, 5]))
+        var drops = peer.flight().map { ours.receive($0, at: .zero) }
+        peer.close()
+        drops += peer.flight().map { ours.receive($0, at: .zero) }
+        let last = ours.events().last
+        #expect(drops == [.closed, nil] && last == .closed)
+    }
+
     @Test(arguments: DTLSHash.allCases)
     func `a fingerprint may use any hash`(hash: DTLSHash) {
         let (events, _) = meet(.server, ForeignPeer.Settings(description: "plain"), hash: hash)

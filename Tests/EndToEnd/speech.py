@@ -51,6 +51,7 @@ class SpeechTrack(MediaStreamTrack):
         self.position = 0
         self.queue = np.zeros(0, np.int16)
         self.ended_at = None      # when the last frame with speech was handed over
+        self.last_sample_at = None   # of speech: a frame is handed over when a microphone would have heard all of it
         self.noise = np.random.default_rng(1)
 
     def say(self, samples):
@@ -67,6 +68,7 @@ class SpeechTrack(MediaStreamTrack):
             self.queue = self.queue[FRAME_SAMPLES:]
             if not len(self.queue):
                 self.ended_at = time.monotonic()
+                self.last_sample_at = self.started + (self.position - FRAME_SAMPLES + len(spoken)) / SAMPLE_RATE
         av_frame = av.AudioFrame.from_ndarray(frame.reshape(1, -1), format="s16", layout="mono")
         av_frame.sample_rate = SAMPLE_RATE
         av_frame.pts = self.position

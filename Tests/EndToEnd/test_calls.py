@@ -129,6 +129,14 @@ class Aiortc(unittest.TestCase):
                 call.wait_for_tone()
             server.wait_for_no_calls()
 
+    def test_a_goodbye_of_dtls_alone_ends_a_call_that_is_audio_alone(self):
+        """No BYE and no word on signaling: what is left of DTLS after the handshake still knows the client's close_notify."""
+        with Swiftlet() as server, AiortcCall(server, data_channel=False) as call:
+            call.connect()
+            call.wait_for_tone()
+            call.loop.run(call.peer.getSenders()[0].transport.stop())
+            server.wait_for_no_calls(5)
+
     def test_hanging_up_tells_the_client(self):
         with Swiftlet() as server, AiortcCall(server) as call:
             call.connect()

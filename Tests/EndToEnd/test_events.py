@@ -60,9 +60,10 @@ class Aiortc(unittest.TestCase):
     def test_what_is_no_event_is_answered_with_an_error(self):
         with Swiftlet() as server:
             texts = ["", "{", "[]", '{"type": 7}', "[" * 60_000, json.dumps({"type": "response.create", "response": 3})]
-            events = asyncio.run(self.converse(server, texts, 1 + len(texts)))
-            self.assertEqual([event["type"] for event in events], ["session.created"] + ["error"] * len(texts))
-            self.assertTrue(all(event["error"]["message"] for event in events[1:]))
+            events = asyncio.run(self.converse(server, texts, 2 + len(texts)))
+            self.assertEqual(
+                [event["type"] for event in events], ["session.created", "conversation.created"] + ["error"] * len(texts))
+            self.assertTrue(all(event["error"]["message"] for event in events[2:]))
 
     def test_a_thousand_events_each_get_their_answer_in_order(self):
         with Swiftlet() as server:
@@ -70,7 +71,7 @@ class Aiortc(unittest.TestCase):
                 json.dumps({"type": "session.update", "session": {"type": "realtime", "instructions": f"number {n} " + "x" * (n % 3000)}})
                 for n in range(1000)
             ]
-            events = asyncio.run(self.converse(server, texts, 1001))
-            numbers = [event["session"]["instructions"].split()[1] for event in events[1:1001]]
+            events = asyncio.run(self.converse(server, texts, 1002))
+            numbers = [event["session"]["instructions"].split()[1] for event in events[2:1002]]
             self.assertEqual(numbers, [str(n) for n in range(1000)])
             wait_until(lambda: server.metrics().calls == 0, "the end of the call", 40)

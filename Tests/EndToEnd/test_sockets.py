@@ -1,6 +1,6 @@
 """WebSockets of the Realtime API: sessions without WebRTC, and whoever listens in to a call."""
 
-import asyncio
+import audioop
 import base64
 import json
 import unittest
@@ -54,6 +54,7 @@ class OpenAIClient(unittest.TestCase):
             with self.client(server).realtime.connect(model="gpt-realtime") as connection:
                 created = connection.recv()
                 self.assertEqual((created.type, created.session.model), ("session.created", "gpt-realtime"))
+                self.assertEqual(connection.recv().type, "conversation.created")
                 connection.session.update(session={"type": "realtime", "instructions": "Be brief."})
                 self.assertEqual(connection.recv().session.instructions, "Be brief.")
                 sound = pcm("The quick brown fox jumps over the lazy dog.")
@@ -95,15 +96,25 @@ class Sessions(unittest.TestCase):
         return f"{server.url.replace('http', 'ws')}/v1/realtime?{query}"
 
     def test_g711_both_ways(self):
-        with Swiftlet(backend="embedded:parrot") as server, connect(self.url(server)) as socket:
-            formats = {"input": {"format": {"type": "audio/pcmu"}}, "output": {"format": {"type": "audio/pcmu"}}}
-            socket.send(json.dumps({"type": "session.update", "session": {"type": "realtime", "audio": formats}}))
-            events_until(socket, "session.updated")
-            narrow = speech("One two three four five six.")[::6]
-            socket.send(append(mu_law(np.concatenate([narrow, np.zeros(8_000, np.int16)]))))
-            events = events_until(socket, "response.done")
-            answer = b"".join(base64.b64decode(event["delta"]) for event in events if event["type"] == "response.output_audio.delta")
-            self.assertAlmostEqual(len(answer), len(narrow) + 8_000, delta=8_000)
+        narrow = speech("One two three four five six.")[::6]
+        sound = np.concatenate([narrow, np.zeros(8_000, np.int16)])
+        laws = {
+            "audio/pcmu": (mu_law, lambda sound: audioop.ulaw2lin(sound, 2)),
+            "audio/pcma": (lambda samples: audioop.lin2alaw(samples.tobytes(), 2), lambda sound: audioop.alaw2lin(sound, 2)),
+        }
+        for name, (encode, decode) in laws.items():
+            with self.subTest(name), Swiftlet(backend="embedded:parrot") as server, connect(self.url(server)) as socket:
+                formats = {"input": {"format": {"type": name}}, "output": {"format": {"type": name}}}
+                socket.send(json.dumps({"type": "session.update", "session": {"type": "realtime", "audio": formats}}))
+                events_until(socket, "session.updated")
+                socket.send(append(encode(sound)))
+                events = events_until(socket, "response.done")
+                answer = b"".join(base64.b64decode(event["delta"]) for event in events if event["type"] == "response.output_audio.delta")
+                self.assertAlmostEqual(len(answer), len(sound), delta=8_000)
+                heard = np.frombuffer(decode(answer), np.int16)
+                # As loud as it was said, and not a hiss of the wrong law.
+                self.assertAlmostEqual(np.abs(heard).max() / np.abs(narrow).max(), 1, delta=0.2)
+                self.assertLess(np.median(np.abs(heard)), 1_000)
 
     def test_speech_during_an_answer_cancels_it_or_follows_it(self):
         with Swiftlet(backend="embedded:parrot") as server, connect(self.url(server)) as socket:
@@ -116,8 +127,9 @@ class Sessions(unittest.TestCase):
 
     def test_more_than_a_minute_at_once_is_refused_and_the_session_goes_on(self):
         with Swiftlet(backend="embedded:parrot") as server, connect(self.url(server)) as socket:
-            for _ in range(7):
-                socket.send(append(bytes(10 * API_RATE * 2)))
+            formats = {"input": {"format": {"type": "audio/pcma"}}}
+            socket.send(json.dumps({"type": "session.update", "session": {"type": "realtime", "audio": formats}}))
+            socket.send(append(bytes(61 * 8_000)))
             error = events_until(socket, "error")[-1]["error"]
             self.assertEqual(error["code"], "input_audio_buffer_full")
             socket.send(json.dumps({"type": "session.update", "session": {"type": "realtime", "instructions": "still here"}}))
@@ -125,7 +137,7 @@ class Sessions(unittest.TestCase):
 
     def test_what_is_no_event_is_answered_with_an_error(self):
         with Swiftlet(backend="embedded:parrot") as server, connect(self.url(server)) as socket:
-            events_until(socket, "session.created")
+            events_until(socket, "conversation.created")
             for text in ["", "{", "[]", '{"type":"input_audio_buffer.append","audio":"%%%"}', '{"type":"input_audio_buffer.append"}']:
                 socket.send(text)
                 self.assertTrue(json.loads(socket.recv(timeout=10))["error"]["message"])

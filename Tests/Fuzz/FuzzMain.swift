@@ -25,6 +25,7 @@ private let targets: [String: @Sendable (RawSpan) -> Void] = [
     "json": { fuzzJSON($0) },
     "event": { fuzzClientEvent($0) }, "sctp": { fuzzSCTP($0) }, "grpc": { fuzzGRPCMessage($0) }, "http2": { fuzzGRPCBackend($0) },
     "realtime": { fuzzRealtimeBackend($0) }, "client-secret": { fuzzClientSecretRequest($0) },
+    "legacy-session": { fuzzLegacySessionRequest($0) },
     "ingresses": { fuzzIngressTable($0) }, "geo-headers": { fuzzGeoHeaders($0) }, "members": { fuzzMembers($0) },
     "member-records": { fuzzMemberRecords($0) }, "registry": { fuzzRegistry($0) },
     "stream-frames": { fuzzStreamFrames($0) },

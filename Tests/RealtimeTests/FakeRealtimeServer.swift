@@ -19,6 +19,7 @@ final class BackendWorld {
     private var socket: WebSocketConnection?
     private(set) var streams = 0
     private(set) var authorization: String?
+    private(set) var user: String?
     private(set) var target: String?
     /// Everything that the server got, oldest first.
     var received: [JSONValue] = []
@@ -72,6 +73,7 @@ final class BackendWorld {
             connection?.receive(bytes.span.bytes, at: now)
             guard case .request(let request)? = connection?.nextEvent() else { return }
             authorization = request.headers["Authorization"]
+            user = request.headers["OpenAI-Safety-Identifier"]
             target = request.target
             guard status == 101, let upgrade = try? WebSocketUpgrade(request) else {
                 connection?.send(.error(status, "no"), at: now)

@@ -50,6 +50,15 @@ private func answering() -> BackendWorld {
         #expect(session?["audio"]?["output"]?["voice"] == nil && session?["model"] == nil && session?["id"] == nil)
     }
 
+    @Test func `the server behind us is told who the end user is`() {
+        let world = BackendWorld()
+        world.session.safetyIdentifier = "hash-of-somebody"
+        world.backend.perform(.sessionChanged, session: world.session, at: world.now)
+        world.settle()
+        #expect(world.user == "hash-of-somebody" && world.types() == ["session.update"])
+        #expect(world.received.first?.text.contains("hash-of") == false)
+    }
+
     @Test func `what the client sets goes through`() throws {
         let world = connected()
         let json =

@@ -154,7 +154,7 @@ private func createdSession(_ desk: inout SignalingDesk) -> SessionObject? {
             let response = try answer(&other, .offer().bearing(secret), at: later(9))
             #expect(response.status == 201, "\(response.text)")
             let session = createdSession(&other)
-            #expect(session?.instructions == "Sag <ja>." && session?.voice == "marin")
+            #expect(session?.instructions == "Sag <ja>." && session?.voice.name == "marin")
         }
         let late = try answer(&other, .offer().bearing(secret), at: later(10))
         #expect(late.status == 401 && late.error().code == "client_secret_expired")
@@ -207,6 +207,95 @@ private func createdSession(_ desk: inout SignalingDesk) -> SessionObject? {
         #expect(try answer(&desk, HTTPRequest(method: "DELETE", path: whip).bearing(secret)).status == 200)
     }
 
+    /// Who the end user is comes with the secret, or with the call; a browser cannot change what its own server has said.
+    @Test func `the safety identifier goes with the session`() throws {
+        var desk = try closedDesk()
+        let naming = { (request: HTTPRequest, user: String) in
+            var request = request
+            request.headers.set("OpenAI-Safety-Identifier", user)
+            return request
+        }
+        let response = try answer(&desk, naming(.secret(#"{"session":{"instructions":"x"}}"#).bearing(projectKey), "hash-of-somebody"))
+        let secret = try #require(try JSONValue(parsing: response.body.span.bytes)["value"]?.string)
+        #expect(!response.text.contains("hash-of-somebody"))
+        #expect(try answer(&desk, naming(.offer().bearing(secret), "hash-of-another")).status == 201)
+        var session = createdSession(&desk)
+        #expect(session?.safetyIdentifier == "hash-of-somebody" && session?.instructions == "x")
+        #expect(session?.json(id: "s").text.contains("hash-of") == false)
+        let unnamed = try mint(&desk, "")["value"]?.string ?? ""
+        #expect(try answer(&desk, naming(.offer().bearing(unnamed), "hash-of-another")).status == 201)
+        session = createdSession(&desk)
+        #expect(session?.safetyIdentifier == "hash-of-another")
+        #expect(try answer(&desk, naming(.offer().bearing(projectKey), "direct")).status == 201)
+        session = createdSession(&desk)
+        #expect(session?.safetyIdentifier == "direct")
+    }
+
+    @Test func `the model of a query is the session's, unless its form or its secret says another`() throws {
+        var desk = try closedDesk()
+        for path in ["/v1/realtime/calls", "/v1/realtime"] {
+            let response = try answer(&desk, HTTPRequest.asking(path, [("model", "gpt-realtime")]).bearing(projectKey))
+            #expect(response.status == 201 && response.headers["Location"]?.hasPrefix("/v1/realtime/calls/rtc_") == true)
+            #expect(createdSession(&desk)?.model == "gpt-realtime")
+        }
+        var form = HTTPRequest.form([("session", Array(#"{"model":"of the form"}"#.utf8)), ("sdp", Sample.offer())]).bearing(projectKey)
+        form.query = [HTTPQueryItem(name: "model", value: "of the query")]
+        #expect(try answer(&desk, form).status == 201)
+        #expect(createdSession(&desk)?.model == "of the form")
+        let secret = try mint(&desk, #"{"session":{"model":"bound"}}"#)["value"]?.string ?? ""
+        #expect(try answer(&desk, HTTPRequest.asking("/v1/realtime", [("model", "other")]).bearing(secret)).status == 201)
+        #expect(createdSession(&desk)?.model == "bound")
+    }
+
+    /// Only a backend that finds turns itself can be asked to.
+    @Test func `signaling takes what the backend can do`() throws {
+        let session = #"{"audio":{"input":{"turn_detection":{"type":"semantic_vad","eagerness":"low"}}}}"#
+        var able = Sample.desk(abilities: SessionObject.Abilities(semanticVAD: true))
+        let secret = try answer(&able, .secret(#"{"session":\#(session)}"#))
+        #expect(secret.status == 200)
+        #expect(try answer(&able, HTTPRequest.form([("sdp", Sample.offer()), ("session", Array(session.utf8))])).status == 201)
+        #expect(createdSession(&able)?.turnDetection == .semantic(eagerness: "low", createResponse: true, interruptResponse: true))
+        var unable = Sample.desk()
+        #expect(try answer(&unable, .secret(#"{"session":\#(session)}"#)).error().code == "unsupported_value")
+    }
+
+    @Test func `a key of the older kind brings its session along`() throws {
+        var desk = try closedDesk()
+        let json =
+            #"{"model":"m","modalities":["text","audio"],"voice":"verse","input_audio_format":"g711_alaw","turn_detection":null,"max_response_output_tokens":"inf","client_secret":{"expires_after":{"anchor":"created_at","seconds":20}}}"#
+        let response = try answer(&desk, .post("/v1/realtime/sessions", Array(json.utf8), type: "application/json").bearing(projectKey))
+        let shown = try JSONValue(parsing: response.body.span.bytes)
+        #expect(response.status == 200 && shown["modalities"]?.array == ["text", "audio"] && shown["voice"] == "verse")
+        #expect(shown["client_secret"]?["expires_at"]?.integer == Int64(Sample.wall.secondsSince1970 + 20))
+        let secret = shown["client_secret"]?["value"]?.string ?? ""
+        #expect(try answer(&desk, .offer(to: "/v1/realtime").bearing(secret)).status == 201)
+        let session = createdSession(&desk)
+        #expect(session?.model == "m" && session?.inputFormat == .aLaw && session?.turnDetection == TurnDetection.none)
+        #expect(session?.outputModalities == ["audio"] && session?.voice.name == "verse" && session?.maxOutputTokens == nil)
+        let listening = try answer(
+            &desk,
+            .post(
+                "/v1/realtime/transcription_sessions", Array(#"{"input_audio_transcription":{"model":"whisper-1"}}"#.utf8),
+                type: "application/json"
+            ).bearing(projectKey))
+        let heard = try JSONValue(parsing: listening.body.span.bytes)
+        #expect(listening.status == 200 && heard["object"] == "realtime.transcription_session")
+        #expect(heard["client_secret"]?["expires_at"]?.integer == Int64(Sample.wall.secondsSince1970 + 60))
+    }
+
+    @Test(arguments: [
+        (#"{"voice":7}"#, "voice"), (#"{"turn_detection":{"type":"server_vad","threshold":7}}"#, "turn_detection.threshold"),
+        (#"{"input_audio_format":"mp3"}"#, "input_audio_format"), (#"{"modalities":["video"]}"#, "modalities"), (#"{"extra":1}"#, "extra"),
+        (#"{"input_audio_transcription":{"model":7}}"#, "input_audio_transcription.model"), (#"{"tools":[7]}"#, "tools[0]"),
+        (#"{"max_response_output_tokens":0}"#, "max_response_output_tokens"), (#"{"speed":2}"#, "speed"),
+        (#"{"client_secret":{"expires_after":{"seconds":9}}}"#, "client_secret.expires_after.seconds"),
+    ]) func `a session of the older kind that is wrong is told so in its own words`(json: String, param: String) throws {
+        var desk = try closedDesk()
+        let response = try answer(&desk, .post("/v1/realtime/sessions", Array(json.utf8), type: "application/json").bearing(projectKey))
+        #expect(response.status == 400 && response.error().param == param, "\(response.text)")
+        #expect(response.error().message?.contains("session.") == false)
+    }
+
     @Test func `no byte of a secret can be changed, and no other cluster opens it`() throws {
         let ring = wellKnownKeyRing()
         let secrets = ClientSecrets(ring)
@@ -238,5 +327,10 @@ private func createdSession(_ desk: inout SignalingDesk) -> SessionObject? {
             #"{"session":{"tools":[{"type":"function","name":"f"}],"max_output_tokens":"inf"}}"#,
         ]
         mutate(corpus.map { Array($0.utf8) }) { fuzzClientSecretRequest($0) }
+        let older = [
+            #"{"model":"m","modalities":["audio","text"],"voice":"v","input_audio_format":"g711_ulaw","turn_detection":{"type":"server_vad"}}"#,
+            #"{"tools":[{"type":"function","name":"f"}],"temperature":0.8,"client_secret":{"expires_after":{"seconds":600}}}"#,
+        ]
+        mutate(older.map { Array($0.utf8) }, count: mutationCount / 4) { fuzzLegacySessionRequest($0) }
     }
 }

@@ -2,6 +2,7 @@
 import DTLS
 import HTTP
 import Primitives
+import Realtime
 import RoutingHint
 import SDP
 import TestSupport
@@ -15,11 +16,15 @@ enum Sample {
     static let relays = ["198.51.100.1:3478", "[2001:db8::1]:3478"].map { SocketAddress($0)! }
     static let fingerprint = DTLSFingerprint(algorithm: .sha256, bytes: (0..<32).map { UInt8($0) })
 
-    static func desk(workers: Int = 1, callsMax: Int = 8, keys: APIKeys? = nil, seed: UInt64 = 1) -> SignalingDesk {
-        SignalingDesk(
-            settings: SignalingDesk.Settings(
-                cluster: cluster, transceiver: transceiver, workers: workers, advertise: relays, fingerprint: fingerprint,
-                callsMax: callsMax), codec: HintCodec(wellKnownKeyRing()),
+    static func desk(
+        workers: Int = 1, callsMax: Int = 8, keys: APIKeys? = nil, abilities: SessionObject.Abilities = .init(semanticVAD: false),
+        seed: UInt64 = 1
+    ) -> SignalingDesk {
+        var settings = SignalingDesk.Settings(
+            cluster: cluster, transceiver: transceiver, workers: workers, advertise: relays, fingerprint: fingerprint, callsMax: callsMax)
+        settings.abilities = abilities
+        return SignalingDesk(
+            settings: settings, codec: HintCodec(wellKnownKeyRing()),
             access: AccessControl(keys: keys, secrets: ClientSecrets(wellKnownKeyRing())), random: SeededGenerator(seed: seed))
     }
 
@@ -32,6 +37,13 @@ enum Sample {
 extension HTTPRequest {
     static func post(_ path: String, _ body: [UInt8], type: String? = "application/sdp") -> HTTPRequest {
         HTTPRequest(method: "POST", path: path, headers: HTTPHeaders(type.map { [("Content-Type", $0)] } ?? []), body: body)
+    }
+
+    /// An offer with a query.
+    static func asking(_ path: String, _ query: [(String, String)]) -> HTTPRequest {
+        var request = offer(to: path)
+        request.query = query.map { HTTPQueryItem(name: $0.0, value: $0.1) }
+        return request
     }
 
     static func offer(_ file: String = "chromium-156.sdp", to path: String = Sample.callsPath) -> HTTPRequest {

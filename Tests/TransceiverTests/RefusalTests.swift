@@ -73,6 +73,17 @@ import TransceiverCore
             request: form(session: #"{"audio":{"input":{"turn_detection":{"type":"semantic_vad"}}}}"#), status: 400,
             code: "unsupported_value", param: "session.audio.input.turn_detection.type"),
         Case(
+            name: "a safety identifier that is none", request: saying(String(repeating: "u", count: 513)), status: 400,
+            code: "invalid_value",
+            param: "OpenAI-Safety-Identifier"),
+        Case(
+            name: "a model that is too long",
+            request: HTTPRequest.asking(Sample.callsPath, [("model", String(repeating: "m", count: 257))]), status: 400,
+            code: "string_above_max_length", param: "model"),
+        Case(
+            name: "an answer to a call by telephone that is not there", request: .post("/v1/realtime/calls/rtc_x/accept", [], type: nil),
+            status: 404, code: "call_not_found"),
+        Case(
             name: "a hangup of nobody", request: .post("/v1/realtime/calls/rtc_unknown/hangup", [], type: nil), status: 404,
             code: "call_not_found"),
         Case(
@@ -104,6 +115,9 @@ import TransceiverCore
     @Test(arguments: [
         ("GET", "/v1/realtime/calls", "POST, OPTIONS"), ("PUT", "/whip", "POST, OPTIONS"),
         ("DELETE", "/v1/realtime/calls/rtc_x/hangup", "POST, OPTIONS"), ("GET", "/whip/rtc_x", "DELETE, PATCH, OPTIONS"),
+        ("GET", "/v1/realtime/sessions", "POST, OPTIONS"), ("PUT", "/v1/realtime", "POST, OPTIONS"),
+        ("GET", "/v1/realtime/calls/rtc_x/accept", "POST, OPTIONS"), ("HEAD", "/whip", "POST, OPTIONS"),
+        ("PUT", "/whip/rtc_x", "DELETE, PATCH, OPTIONS"),
         ("POST", "/whip/rtc_x", "DELETE, PATCH, OPTIONS"),
     ])
     func `a wrong method gets 405 and the right ones`(_ method: String, _ path: String, _ allowed: String) throws {
@@ -114,7 +128,10 @@ import TransceiverCore
         #expect(response.error().code == "method_not_allowed")
     }
 
-    @Test(arguments: ["/", "/healthz", "/v1/realtime", "/v1/realtime/call/rtc_x", "/whip/a/b", "/v1/realtime/calls/rtc_x/hang", ""])
+    @Test(arguments: [
+        "/", "/healthz", "/v1", "/v1/live", "/v1/realtime/call/rtc_x", "/v1/realtime/calls/rtc_x/accept/x", "/whip/a/b",
+        "/v1/realtime/calls/rtc_x/hang", "",
+    ])
     func `other paths are somebody else's`(_ path: String) {
         var desk = Sample.desk()
         let isOurs = desk.answer(.post(path, []), at: Sample.wall) != nil
@@ -123,7 +140,7 @@ import TransceiverCore
 
     @Test(arguments: [
         ("/v1/realtime/calls", "POST, OPTIONS"), ("/whip", "POST, OPTIONS"), ("/whip/rtc_x", "DELETE, PATCH, OPTIONS"),
-        ("/v1/realtime/calls/rtc_x/hangup", "POST, OPTIONS"),
+        ("/v1/realtime/calls/rtc_x/hangup", "POST, OPTIONS"), ("/v1/realtime", "POST, OPTIONS"), ("/v1/realtime/sessions", "POST, OPTIONS"),
     ])
     func `a browser may ask before it asks`(_ path: String, _ methods: String) throws {
         var desk = Sample.desk()
@@ -132,7 +149,7 @@ import TransceiverCore
         #expect(response.body.isEmpty)
         #expect(response.headers["Access-Control-Allow-Origin"] == "*")
         #expect(response.headers["Access-Control-Allow-Methods"] == methods)
-        for name in ["Content-Type", "If-Match", "Authorization"] {
+        for name in ["Content-Type", "If-Match", "Authorization", "OpenAI-Beta", "OpenAI-Safety-Identifier"] {
             #expect(response.headers["Access-Control-Allow-Headers"]?.contains(name) == true)
         }
         #expect(response.headers["Access-Control-Max-Age"] == "86400")
@@ -177,6 +194,12 @@ import TransceiverCore
         for each in Self.cases { _ = desk.answer(each.request, at: Sample.wall) }
         let status = desk.answer(.offer(), at: Sample.wall)?.status
         #expect(status == 201)
+    }
+
+    private static func saying(_ user: String) -> HTTPRequest {
+        var request = HTTPRequest.offer()
+        request.headers.set("OpenAI-Safety-Identifier", user)
+        return request
     }
 
     private static func without(_ prefix: String) -> [UInt8] { replacing(prefix, with: nil) }

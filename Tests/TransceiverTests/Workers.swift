@@ -38,13 +38,15 @@ struct WorkerBench: ~Copyable {
     /// Of the relay, towards the worker that `make` makes.
     static let header = TrunkHeader(kind: .clientData, worker: 3, cluster: 9, transceiver: 0x0A01_0203, ingressRelay: 77, ingressWorker: 5)
 
-    static func make(capacity: Int = 8, trainsMax: Int = 8) throws -> WorkerBench {
+    static func make(
+        capacity: Int = 8, trainsMax: Int = 8, backend: BackendChoice = .echo(delay: .milliseconds(500))
+    ) throws -> WorkerBench {
         let wall = Sample.wall
         let context = try DTLSContext(certificate: DTLSCertificate.generate(at: wall))
         return WorkerBench(
             worker: TransceiverWorker(
                 identity: TransceiverWorker.Identity(cluster: 9, transceiver: 0x0A01_0203, worker: 3),
-                settings: SessionSettings(backend: .echo(delay: .milliseconds(500)), clock: NTPClock(wall: wall, at: beginning)),
+                settings: SessionSettings(backend: backend, clock: NTPClock(wall: wall, at: beginning)),
                 key: wellKnownTrunkKey, dtls: context, capacity: capacity, trainsMax: trainsMax, now: beginning))
     }
 
