@@ -51,7 +51,7 @@ public struct FlowTable: ~Copyable, Sendable {
     var notes = FlowNotes(capacity: 0)
 
     var flows: FlowMemory
-    /// Upper half: 32 bits of the hash; lower half: index of the flow plus one, 0 for an empty place.
+    /// Upper half: where the flow ends (`FlowMemory.end`); lower half: its hash; 0 for an empty place.
     private var index: Slab<UInt64>
     /// Of a place in it.
     private let mask: Int
@@ -124,34 +124,35 @@ extension FlowTable {
         while true {
             let entry = index[place]
             if entry == 0 { return nil }
-            let number = Int(truncatingIfNeeded: entry & 0xFFFF_FFFF) &- 1
-            if UInt32(truncatingIfNeeded: entry >> 32) == hash, flows[number].address == source.ip, flows[number].port == source.port {
+            let number = FlowMemory.number(end: entry >> 32)
+            if UInt32(truncatingIfNeeded: entry) == hash, flows[number].address == source.ip, flows[number].port == source.port {
                 return number
             }
             place = (place &+ 1) & mask
         }
     }
 
-    /// Notes that the client `source` has sent something, and to which public socket. The first word of its lane and its session; nil
-    /// without a flow.
+    /// Notes that the client `source` has sent something, and to which public socket. Where its flow ends; nil without one, and for a flow
+    /// that is not found at once, as nearly all are.
     @inline(__always)
-    mutating func follow(_ source: SocketAddress, on socket: UInt8, at now: Instant) -> (lane: UInt64, session: UInt32)? {
+    mutating func follow(_ source: SocketAddress, on socket: UInt8, at now: Instant) -> UInt64? {
         let hash = hash(of: source)
-        var place = Int(hash) & mask
-        while true {
-            let entry = unsafe index.start[place]
-            if entry == 0 { return nil }
-            if entry >> 32 == UInt64(hash) {
-                // The index is this table's own memory, and names places of `flows` only.
-                let flow = unsafe flows.unchecked(Int(truncatingIfNeeded: entry & 0xFFFF_FFFF) &- 1)
-                if unsafe flow.pointee.address == source.ip, unsafe flow.pointee.port == source.port {
-                    unsafe flow.pointee.seen = Self.ticks(now)
-                    unsafe flow.pointee.socket = socket
-                    return unsafe (flow.pointee.lane, flow.pointee.session)
-                }
-            }
-            place = (place &+ 1) & mask
-        }
+        // What is left without this hash is where a flow ends, or beyond them all when the hash is another one.
+        let entry = unsafe index.start[Int(hash) & mask] ^ UInt64(hash)
+        let end = entry >> 32 | entry << 32
+        guard flows.contains(end: end) else { return nil }
+        let flow = unsafe flows.flow(end: end)
+        guard unsafe flow.pointee.address == source.ip, unsafe flow.pointee.port == source.port else { return nil }
+        unsafe flow.pointee.seen = Self.ticks(now)
+        unsafe flow.pointee.socket = socket
+        return end
+    }
+
+    /// Where datagrams of a flow go that `follow` has found: the first word of its lane, and its session.
+    @inline(__always)
+    func way(end: UInt64) -> (lane: UInt64, session: UInt32) {
+        let flow = unsafe flows.flow(end: end)
+        return unsafe (flow.pointee.lane, flow.pointee.session)
     }
 
     /// Places from here on never had a flow.
@@ -368,19 +369,22 @@ extension FlowTable {
     mutating func addToIndex(_ hash: UInt32, _ number: Int) {
         var place = Int(hash) & mask
         while index[place] != 0 { place = (place &+ 1) & mask }
-        index[place] = UInt64(hash) << 32 | UInt64(number &+ 1)
+        index[place] = Self.entry(hash, number)
     }
+
+    private static func entry(_ hash: UInt32, _ number: Int) -> UInt64 { FlowMemory.end(of: number) << 32 | UInt64(hash) }
 
     /// Linear probing without tombstones: what follows moves back, so that searches stay short for ever.
     private mutating func removeFromIndex(_ hash: UInt32, _ number: Int) {
         var hole = Int(hash) & mask
-        while index[hole] != UInt64(hash) << 32 | UInt64(number &+ 1) {
+        let entry = Self.entry(hash, number)
+        while index[hole] != entry {
             precondition(index[hole] != 0, "a flow is missing from the index")
             hole = (hole &+ 1) & mask
         }
         var place = (hole &+ 1) & mask
         while index[place] != 0 {
-            let home = Int(index[place] >> 32) & mask
+            let home = Int(index[place] & 0xFFFF_FFFF) & mask
             // It may fill the hole unless its home lies behind it.
             if (place &- home) & mask >= (place &- hole) & mask {
                 index[hole] = index[place]

@@ -175,14 +175,13 @@ extension Relay {
         counters.publicDatagrams &+= 1
         counters.publicBytes &+= UInt64(truncatingIfNeeded: datagram.byteCount)
         // Nearly always: media (RFC 7983) of a known source. Nothing but its flow's route is asked for.
-        guard datagram.byteCount > 0, datagram.byte(0) >> 6 == 2, let flow = flows.follow(source, on: socket, at: now) else {
+        guard _fastPath(datagram.byteCount > 0), _fastPath(datagram.byte(0) >> 6 == 2), let flow = flows.follow(source, on: socket, at: now) else {
             return receiveOther(datagram, from: source, on: socket, at: now)
         }
-        let lane = TrunkLane(first: flow.lane, second: secondOfLane)
-        guard
-            trains.append(datagram, client: source, session: flow.session, toFrameOf: lane)
-                || trains.append(datagram, client: source, session: flow.session, toTrainOf: lane)
-        else { return forward(datagram, source, lane, flow.session) }
+        let way = flows.way(end: flow)
+        guard _fastPath(trains.append(datagram, client: source, session: way.session, toFrameOf: way.lane)) else {
+            return forward(datagram, source, flow)
+        }
         counters.forwarded &+= 1
         return .forwarded
     }
@@ -209,11 +208,12 @@ extension Relay {
         return .dropped(reason)
     }
 
-    /// A record that begins a train.
+    /// A record that begins a frame or a train, or ends a block.
     @inline(never)
-    private mutating func forward(_ datagram: RawSpan, _ source: SocketAddress, _ lane: TrunkLane, _ session: UInt32) -> RelayDisposition {
-        let transceiver = UInt32(truncatingIfNeeded: lane.first)
-        guard let reason = append(datagram, source, lane, transceiver, session) else {
+    private mutating func forward(_ datagram: RawSpan, _ source: SocketAddress, _ flow: UInt64) -> RelayDisposition {
+        let way = flows.way(end: flow)
+        let lane = TrunkLane(first: way.lane, second: secondOfLane)
+        guard let reason = append(datagram, source, lane, UInt32(truncatingIfNeeded: way.lane), way.session) else {
             counters.forwarded &+= 1
             return .forwarded
         }
