@@ -118,6 +118,9 @@ public enum FlowInsertion: Hashable, Sendable {
 
 extension FlowTable {
     /// The number of the flow of `source`; good until the next change of the table.
+    ///
+    /// Inlined, because a call that borrows the table is handed a copy of it, 256 bytes.
+    @inline(__always)
     public func find(_ source: SocketAddress) -> Int? {
         let hash = hash(of: source)
         var place = Int(hash) & mask
@@ -289,6 +292,10 @@ extension FlowTable {
         }
         return ended
     }
+
+    /// Whether a second has ended that `expire` has not looked at.
+    @inline(__always)
+    func isSweepDue(at now: Instant) -> Bool { Self.milliseconds(now) >> 10 > sweptSecond }
 
     /// When `expire` may find something: at the end of the first second that has flows. In the past when a budget ran out.
     public var nextDeadline: Instant {

@@ -54,7 +54,8 @@ import Trunk
     }
 
     /// Blocks that are whole and not yet added up, records after the last one, and frames that are whole already.
-    @Test(arguments: [14, 15, 16, 30, 31, 40, 700]) func `a train under way goes on under another key, and loses nothing`(count: Int) throws {
+    @Test(arguments: [14, 15, 16, 30, 31, 40, 700]) func `a train under way goes on under another key, and loses nothing`(count: Int) throws
+    {
         let other = SipKey(k0: 5, k1: 6)
         var trains = TrunkTrains(capacity: 2, key: wellKnownTrunkKey)
         for number in 0..<count { #expect(Self.append("\(number)", worker: 1, to: &trains)) }
@@ -79,7 +80,9 @@ import Trunk
         #expect(old == (count == 700 ? 13 : 0))
     }
 
-    @Test(arguments: [14, 15, 16, 30, 31, 32, 254, 255, 256, 600]) func `a frame has whole blocks or not, and at most 255 records`(count: Int) throws {
+    @Test(arguments: [14, 15, 16, 30, 31, 32, 254, 255, 256, 600]) func `a frame has whole blocks or not, and at most 255 records`(
+        count: Int
+    ) throws {
         var trains = TrunkTrains(capacity: 1, mtu: 9000, key: wellKnownTrunkKey)
         for number in 0..<count { #expect(Self.append("\(number % 10)", worker: 1, to: &trains)) }
         let waiting = trains.peek()
