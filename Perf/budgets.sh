@@ -16,9 +16,12 @@ flows=$(value flows)
 # Two run lengths: what both share is start-up, the difference is packets.
 short=1280
 long=14080
+# A run in which other things become of packets than its name says is none.
 run() {
     valgrind --tool=callgrind --callgrind-out-file="$work/$1.$2" "$work/swiftlet" bench core --packets "$2" --flows "$flows" --direction "$1" \
-        >"$work/said" 2>&1 && grep -q "core: $2 packets" "$work/said" || { echo "budgets: $1 failed:" >&2; cat "$work/said" >&2; exit 1; }
+        >"$work/said" 2>&1 || { cat "$work/said" >&2; exit 1; }
+    done=$(sed -n 's/^core: \([0-9]*\) packets.*/\1/p' "$work/said")
+    [ "${done:-0}" -ge "$2" ] || { echo "budgets: $1: of $2 packets ${done:-0}" >&2; exit 1; }
 }
 # The driver of the bench stands for the sockets: what is its own does not count.
 instructions() {
