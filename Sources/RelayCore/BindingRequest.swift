@@ -3,6 +3,7 @@
 
 import Crypto
 import Primitives
+import RoutingHint
 
 /// A well-formed STUN message, seen as far as routing needs.
 struct STUNView: ~Escapable {
@@ -12,7 +13,10 @@ struct STUNView: ~Escapable {
     /// Where the MESSAGE-INTEGRITY attribute begins.
     private var integrityOffset: Int?
 
-    /// Nil unless length, cookie, type and every attribute are right.
+    /// A client's check has a dozen; a message that is nothing but attributes shall cost no more than any other.
+    static var attributesMax: Int { 32 }
+
+    /// Nil unless length, cookie, type and every attribute are right, and there are no more than `attributesMax`.
     @_lifetime(copy bytes)
     init?(_ bytes: RawSpan) {
         guard bytes.byteCount >= 20, bytes.u32(4) == 0x2112_A442, bytes.u16(0) >> 14 == 0 else { return nil }
@@ -21,10 +25,12 @@ struct STUNView: ~Escapable {
         self.bytes = bytes
         isBindingRequest = bytes.u16(0) == 0x0001
         var offset = 20
+        var left = Self.attributesMax
         while offset < bytes.byteCount {
-            guard bytes.byteCount &- offset >= 4 else { return nil }
-            let type = bytes.u16(offset)
-            let size = Int(bytes.u16(offset &+ 2))
+            guard left > 0, bytes.byteCount &- offset >= 4 else { return nil }
+            left &-= 1
+            let head = bytes.u32(offset)
+            let (type, size) = (head >> 16, Int(head & 0xFFFF))
             guard bytes.byteCount &- offset &- 4 >= size else { return nil }
             // RFC 8489 §14.5: what follows MESSAGE-INTEGRITY is not authenticated, so it is not looked at.
             if integrityOffset == nil {
@@ -41,14 +47,15 @@ struct STUNView: ~Escapable {
     var hasUsername: Bool { usernameRange != nil }
     var hasIntegrity: Bool { integrityOffset != nil }
 
-    /// The part of USERNAME before the colon: the ufrag of whoever is asked (RFC 8445 §7.2.2). Empty without a colon.
+    /// The part of USERNAME before the colon, the ufrag of whoever is asked (RFC 8445 §7.2.2), where it is as long as ours; empty otherwise. One
+    /// with an earlier colon is none either: no ice-char is a colon.
     var serverUfrag: RawSpan {
         @_lifetime(copy self)
         get {
-            guard let range = usernameRange else { return bytes.bytes(0..<0) }
-            // A ufrag has at most 256 characters (RFC 8839 §5.4).
-            for offset in range where bytes.byte(offset) == UInt8(ascii: ":") { return bytes.bytes(range.lowerBound..<offset) }
-            return bytes.bytes(range.lowerBound..<range.lowerBound)
+            guard let range = usernameRange, range.count > Ufrag.length,
+                bytes.byte(range.lowerBound &+ Ufrag.length) == UInt8(ascii: ":")
+            else { return bytes.bytes(0..<0) }
+            return bytes.bytes(range.lowerBound..<range.lowerBound &+ Ufrag.length)
         }
     }
 

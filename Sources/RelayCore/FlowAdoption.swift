@@ -46,8 +46,8 @@ extension FlowTable {
             unconfirmedByHint[place] &+= 1
             unconfirmedBySession[Int(flow.session & 1023)] &+= 1
         }
-        addToIndex(hash(of: flow.source), number)
-        schedule(number, at: Self.milliseconds(now) &+ UInt64(remaining))
+        index.add(hash(of: flow.source), number)
+        wheel.add(number, at: Self.milliseconds(now) &+ UInt64(remaining), in: &flows)
         count += 1
         adoption.adopted += 1
         return true

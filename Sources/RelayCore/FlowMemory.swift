@@ -14,6 +14,7 @@ import Trunk
     private let base: UnsafeMutableRawPointer
     private let places: UnsafeMutablePointer<Flow>
     let capacity: Int
+    private let wordCount: UInt64
     private let isOwned: Bool
 
     /// Fresh memory of this process, which ends with the value.
@@ -34,6 +35,7 @@ import Trunk
         unsafe self.base = base
         unsafe places = (base + 64).bindMemory(to: Flow.self, capacity: capacity)
         self.capacity = capacity
+        wordCount = Self.end(of: capacity &- 1)
         self.isOwned = isOwned
     }
 
@@ -62,10 +64,18 @@ import Trunk
         }
     }
 
-    /// The same place for an index that the owner has made himself.
-    @unsafe @inline(__always) func unchecked(_ number: Int) -> UnsafeMutablePointer<Flow> {
-        assert(number >= 0 && number < capacity)
-        return unsafe places + number
+    /// Where flow `number` ends, in words of eight bytes from the first one's beginning: never 0, and found again without a multiplication.
+    static func end(of number: Int) -> UInt64 { UInt64(truncatingIfNeeded: number &+ 1) &* words }
+    static func number(end: UInt64) -> Int { Int(truncatingIfNeeded: end / words) &- 1 }
+    private static var words: UInt64 { UInt64(MemoryLayout<Flow>.stride / 8) }
+
+    /// Whether some flow can end there; false for 0.
+    @inline(__always) func contains(end: UInt64) -> Bool { end &- 1 < wordCount }
+
+    /// The flow that ends there: an `end` that `contains` has agreed to, and that `end(of:)` has made.
+    @unsafe @inline(__always) func flow(end: UInt64) -> UnsafeMutablePointer<Flow> {
+        let place = unsafe UnsafeMutableRawPointer(places) + (Int(truncatingIfNeeded: end &* 8) &- MemoryLayout<Flow>.stride)
+        return unsafe place.assumingMemoryBound(to: Flow.self)
     }
 
     /// No place from here on was ever used. It grows before the place is written, so a death in between leaves only an empty place.

@@ -85,10 +85,11 @@ extension Relay {
     }
 
     private mutating func revive(_ source: SocketAddress, _ ufrag: Ufrag, _ socket: UInt8, _ now: Instant) -> Route? {
-        let characters = ufrag.characters
-        guard case .success(let hint) = unsafe hints.open(characters.span.bytes, at: wallClock(at: now)), hint.cluster == cluster,
-            transceivers.address(of: hint.transceiver) != nil, !watch.isLost(hint.transceiver)
-        else { return nil }
+        guard case .success(let place) = door.open(ufrag, at: now) else { return nil }
+        let hint = door.hint(place)
+        guard hint.cluster == cluster, transceivers.address(of: hint.transceiver) != nil, !watch.isLost(hint.transceiver) else {
+            return nil
+        }
         let route = Route(hint)
         guard case .inserted(let flow) = flows.insert(source, route, ufrag, at: now) else { return nil }
         flows.setSocket(flow, socket)
@@ -108,7 +109,9 @@ extension Relay {
     /// Whether media of an unknown source waits for a cache's answer now. STUN never does.
     @inline(never)
     mutating func park(_ datagram: RawSpan, _ source: SocketAddress, _ socket: UInt8, _ now: Instant) -> Bool {
-        guard parking != nil, asksCache, !source.isOverTCP, Self.isMedia(datagram.byte(0)), refusal(of: source) == nil else { return false }
+        guard parking != nil, asksCache, !source.isOverTCP, Self.isMedia(datagram.byte(0)), forbidden.refusal(of: source) == nil else {
+            return false
+        }
         guard parking?.park(datagram, from: source, on: socket, at: now) == .parked else { return false }
         counters.parked &+= 1
         return true

@@ -1,8 +1,8 @@
 // The flow table: client address → route. Fixed capacity, allocated once, at most 96 bytes a flow with its share of the index.
 //
-// Three structures over one slab: an open-addressing index by a keyed hash (so that nobody outside can choose who collides), a
-// timing wheel of one-second slots threaded through the flows, and a free list. Each operation is O(1). Traffic only stores the time
-// of the last packet; the wheel looks at a flow when it might be due and puts it further back if it is not.
+// Three structures over one memory: an index by a keyed hash (FlowIndex; nobody outside can choose who collides), a timing wheel threaded
+// through the flows (FlowWheel), and a free list. Each operation is O(1). Traffic only stores the time of the last packet; the wheel looks at a
+// flow when it might be due and puts it further back if it is not.
 
 import Primitives
 import RoutingHint
@@ -51,19 +51,14 @@ public struct FlowTable: ~Copyable, Sendable {
     var notes = FlowNotes(capacity: 0)
 
     var flows: FlowMemory
-    /// Upper half: 32 bits of the hash; lower half: index of the flow plus one, 0 for an empty place.
-    private var index: Slab<UInt64>
-    /// Of a place in it.
-    private let mask: Int
-    private var wheel: Slab<UInt32>
+    var index: FlowIndex
+    var wheel: FlowWheel
     /// Unconfirmed flows by hint, hashed into one byte each: two hints that share a place share a cap, which harms neither.
     var unconfirmedByHint: Slab<UInt8>
     /// Unconfirmed flows by the lowest bits of their session, so that a delivery to anybody else need not look for one.
     var unconfirmedBySession: Slab<UInt32>
     /// Places that had a flow once; those from `flows.used` on never had one.
     var free: UInt32
-    /// The wheel's slots before this second have been swept.
-    private var sweptSecond: UInt64
     private let key: SipKey
     private let portKey: UInt64
 
@@ -87,22 +82,22 @@ public struct FlowTable: ~Copyable, Sendable {
         third.update(word: 0)
         portKey = third.finalize() | 1
         flows = memory
-        // Never more than half full: a search then looks at two places on average.
-        index = Slab(zeros: Self.powerOfTwo(atLeast: 2 * capacity))
-        mask = index.count - 1
-        wheel = Slab(count: 128) { _ in Self.none }
-        unconfirmedByHint = Slab(zeros: min(max(Self.powerOfTwo(atLeast: capacity / 4), 1024), 65_536))
-        unconfirmedBySession = Slab(count: 1024) { _ in 0 }
+        index = FlowIndex(flows: capacity)
+        wheel = FlowWheel(milliseconds: Self.milliseconds(now))
+        unconfirmedByHint = Slab(zeros: Self.hintPlaces(capacity: capacity))
+        unconfirmedBySession = Slab(zeros: Self.sessionPlaces)
         free = Self.none
-        sweptSecond = Self.milliseconds(now) >> 10
         adopt(at: now)
     }
 
     /// Bytes that a table of `capacity` flows takes.
     public static func byteCount(capacity: Int) -> Int {
-        FlowMemory.byteCount(capacity: capacity) + powerOfTwo(atLeast: 2 * capacity) * MemoryLayout<UInt64>.stride + (128 + 1024) * 4
-            + min(max(powerOfTwo(atLeast: capacity / 4), 1024), 65_536)
+        FlowMemory.byteCount(capacity: capacity) + FlowIndex.byteCount(flows: capacity) + FlowWheel.byteCount
+            + sessionPlaces * MemoryLayout<UInt32>.stride + hintPlaces(capacity: capacity)
     }
+
+    private static var sessionPlaces: Int { 1024 }
+    private static func hintPlaces(capacity: Int) -> Int { min(max(powerOfTwo(atLeast: capacity / 4), 1024), 65_536) }
 
     static let none = UInt32.max
 }
@@ -118,40 +113,42 @@ public enum FlowInsertion: Hashable, Sendable {
 
 extension FlowTable {
     /// The number of the flow of `source`; good until the next change of the table.
+    ///
+    /// Inlined, because a call that borrows the table is handed a copy of it, 256 bytes.
+    @inline(__always)
     public func find(_ source: SocketAddress) -> Int? {
         let hash = hash(of: source)
-        var place = Int(hash) & mask
-        while true {
-            let entry = index[place]
-            if entry == 0 { return nil }
-            let number = Int(truncatingIfNeeded: entry & 0xFFFF_FFFF) &- 1
-            if UInt32(truncatingIfNeeded: entry >> 32) == hash, flows[number].address == source.ip, flows[number].port == source.port {
-                return number
+        var place = index.home(of: hash)
+        while !index.isEmpty(place) {
+            let end = index.end(at: place, hash)
+            if flows.contains(end: end) {
+                let flow = unsafe flows.flow(end: end)
+                if unsafe flow.pointee.address == source.ip, unsafe flow.pointee.port == source.port { return FlowMemory.number(end: end) }
             }
-            place = (place &+ 1) & mask
+            place = index.place(after: place)
         }
+        return nil
     }
 
-    /// Notes that the client `source` has sent something, and to which public socket. The first word of its lane and its session; nil
-    /// without a flow.
+    /// Notes that the client `source` has sent something, and to which public socket. Where its flow ends; nil without one, and for a flow
+    /// that is not found at once, as nearly all are.
     @inline(__always)
-    mutating func follow(_ source: SocketAddress, on socket: UInt8, at now: Instant) -> (lane: UInt64, session: UInt32)? {
+    mutating func follow(_ source: SocketAddress, on socket: UInt8, at now: Instant) -> UInt64? {
         let hash = hash(of: source)
-        var place = Int(hash) & mask
-        while true {
-            let entry = unsafe index.start[place]
-            if entry == 0 { return nil }
-            if entry >> 32 == UInt64(hash) {
-                // The index is this table's own memory, and names places of `flows` only.
-                let flow = unsafe flows.unchecked(Int(truncatingIfNeeded: entry & 0xFFFF_FFFF) &- 1)
-                if unsafe flow.pointee.address == source.ip, unsafe flow.pointee.port == source.port {
-                    unsafe flow.pointee.seen = Self.ticks(now)
-                    unsafe flow.pointee.socket = socket
-                    return unsafe (flow.pointee.lane, flow.pointee.session)
-                }
-            }
-            place = (place &+ 1) & mask
-        }
+        let end = index.end(at: index.home(of: hash), hash)
+        guard flows.contains(end: end) else { return nil }
+        let flow = unsafe flows.flow(end: end)
+        guard unsafe flow.pointee.address == source.ip, unsafe flow.pointee.port == source.port else { return nil }
+        unsafe flow.pointee.seen = Self.ticks(now)
+        unsafe flow.pointee.socket = socket
+        return end
+    }
+
+    /// Where datagrams of a flow go that `follow` has found: the first word of its lane, and its session.
+    @inline(__always)
+    func way(end: UInt64) -> (lane: UInt64, session: UInt32) {
+        let flow = unsafe flows.flow(end: end)
+        return unsafe (flow.pointee.lane, flow.pointee.session)
     }
 
     /// Places from here on never had a flow.
@@ -190,9 +187,9 @@ extension FlowTable {
         set(route, ufrag, number, milliseconds)
         unconfirmedByHint[hintPlace] &+= 1
         unconfirmedBySession[Int(route.session & 1023)] &+= 1
-        addToIndex(hash(of: source), number)
+        index.add(hash(of: source), number)
         count += 1
-        schedule(number, at: milliseconds &+ Self.milliseconds(limits.unconfirmed))
+        wheel.add(number, at: milliseconds &+ Self.milliseconds(limits.unconfirmed), in: &flows)
         assert(find(source) == number)
         return .inserted(number)
     }
@@ -222,8 +219,8 @@ extension FlowTable {
         if staysConfirmed {
             notes.add(number)
         } else {
-            unschedule(number)
-            schedule(number, at: milliseconds &+ Self.milliseconds(limits.unconfirmed))
+            wheel.remove(number, in: &flows)
+            wheel.add(number, at: milliseconds &+ Self.milliseconds(limits.unconfirmed), in: &flows)
         }
         return true
     }
@@ -244,8 +241,8 @@ extension FlowTable {
 
     public mutating func remove(_ number: Int) {
         let flow = flows[number]
-        unschedule(number)
-        removeFromIndex(hash(of: flow.source), number)
+        wheel.remove(number, in: &flows)
+        index.remove(hash(of: flow.source), number)
         if flow.isConfirmed {
             confirmedCount -= 1
         } else {
@@ -262,40 +259,32 @@ extension FlowTable {
     /// Removes what is due; looks at no more than `budget` flows. How many of each kind ended.
     public mutating func expire(at now: Instant, budget: Int = 1024) -> (unconfirmed: Int, idle: Int) {
         let milliseconds = Self.milliseconds(now)
-        let second = milliseconds >> 10
         var ended = (unconfirmed: 0, idle: 0)
-        // After a long stop one round visits every slot.
-        if second &- sweptSecond > 128, second > sweptSecond { sweptSecond = second &- 128 }
         var left = budget
-        while sweptSecond < second {
-            let slot = Int(sweptSecond & 127)
-            while wheel[slot] != Self.none {
-                guard left > 0 else { return ended }
-                left -= 1
-                let number = Int(wheel[slot])
-                let remaining = remainingMilliseconds(number, now)
-                if remaining > 0 {
-                    unschedule(number)
-                    schedule(number, at: milliseconds &+ UInt64(remaining))
-                    // At most once in an idle time: what keeps a cache's entry from running out.
-                    if flows[number].isConfirmed { notes.add(number) }
-                } else {
-                    if flows[number].isConfirmed { ended.idle += 1 } else { ended.unconfirmed += 1 }
-                    remove(number)
-                }
+        while left > 0, let number = wheel.nextDue(milliseconds: milliseconds) {
+            left -= 1
+            let remaining = remainingMilliseconds(number, now)
+            if remaining > 0 {
+                wheel.remove(number, in: &flows)
+                wheel.add(number, at: milliseconds &+ UInt64(remaining), in: &flows)
+                // At most once in an idle time: what keeps a cache's entry from running out.
+                if flows[number].isConfirmed { notes.add(number) }
+            } else {
+                if flows[number].isConfirmed { ended.idle += 1 } else { ended.unconfirmed += 1 }
+                remove(number)
             }
-            sweptSecond &+= 1
         }
         return ended
     }
 
+    /// Whether a second has ended that `expire` has not looked at.
+    @inline(__always)
+    func isSweepDue(at now: Instant) -> Bool { wheel.isDue(milliseconds: Self.milliseconds(now)) }
+
     /// When `expire` may find something: at the end of the first second that has flows. In the past when a budget ran out.
     public var nextDeadline: Instant {
-        guard count > 0 else { return .never }
-        for offset in 0..<UInt64(128) where wheel[Int((sweptSecond &+ offset) & 127)] != Self.none {
-            return Instant(nanoseconds: ((sweptSecond &+ offset &+ 1) << 10) &* 1_000_000)
-        }
-        return .never
+        guard count > 0, let end = wheel.nextEnd else { return .never }
+        return Instant(nanoseconds: end &* 1_000_000)
     }
 
     /// What is left to flow `number`; zero or less when it is due.
@@ -307,29 +296,6 @@ extension FlowTable {
         }
         let elapsed = max(Int32(bitPattern: UInt32(truncatingIfNeeded: Self.milliseconds(now)) &- flows[number].since), 0)
         return Int64(Self.milliseconds(limits.unconfirmed)) - Int64(elapsed)
-    }
-
-    mutating func schedule(_ number: Int, at milliseconds: UInt64) {
-        // A slot is swept when its second is over; one that was swept already waits for the next.
-        let second = max(milliseconds >> 10, sweptSecond)
-        let slot = Int(second & 127)
-        let head = wheel[slot]
-        flows[number].wheelSlot = slot
-        flows[number].previous = Self.none
-        flows[number].next = head
-        if head != Self.none { flows[Int(head)].previous = UInt32(truncatingIfNeeded: number) }
-        wheel[slot] = UInt32(truncatingIfNeeded: number)
-    }
-
-    private mutating func unschedule(_ number: Int) {
-        let next = flows[number].next
-        let previous = flows[number].previous
-        if previous != Self.none {
-            flows[Int(previous)].next = next
-        } else {
-            wheel[flows[number].wheelSlot] = next
-        }
-        if next != Self.none { flows[Int(next)].previous = previous }
     }
 }
 
@@ -365,40 +331,8 @@ extension FlowTable {
 
     func hintPlace(of ufrag: PackedUfrag) -> Int { Int(truncatingIfNeeded: ufrag.mixed) & (unconfirmedByHint.count &- 1) }
 
-    mutating func addToIndex(_ hash: UInt32, _ number: Int) {
-        var place = Int(hash) & mask
-        while index[place] != 0 { place = (place &+ 1) & mask }
-        index[place] = UInt64(hash) << 32 | UInt64(number &+ 1)
-    }
-
-    /// Linear probing without tombstones: what follows moves back, so that searches stay short for ever.
-    private mutating func removeFromIndex(_ hash: UInt32, _ number: Int) {
-        var hole = Int(hash) & mask
-        while index[hole] != UInt64(hash) << 32 | UInt64(number &+ 1) {
-            precondition(index[hole] != 0, "a flow is missing from the index")
-            hole = (hole &+ 1) & mask
-        }
-        var place = (hole &+ 1) & mask
-        while index[place] != 0 {
-            let home = Int(index[place] >> 32) & mask
-            // It may fill the hole unless its home lies behind it.
-            if (place &- home) & mask >= (place &- hole) & mask {
-                index[hole] = index[place]
-                hole = place
-            }
-            place = (place &+ 1) & mask
-        }
-        index[hole] = 0
-    }
-
     @inline(__always) static func milliseconds(_ instant: Instant) -> UInt64 { instant.nanoseconds / 1_000_000 }
     /// What costs a shift and no division.
     @inline(__always) private static func ticks(_ instant: Instant) -> UInt32 { UInt32(truncatingIfNeeded: instant.nanoseconds >> 20) }
     @inline(__always) private static func milliseconds(_ interval: Interval) -> UInt64 { UInt64(interval.milliseconds) }
-
-    private static func powerOfTwo(atLeast n: Int) -> Int {
-        var power = 1
-        while power < n { power *= 2 }
-        return power
-    }
 }

@@ -1,5 +1,8 @@
 // Every outcome has a number. A new way to be dropped is a new case here, and thereby a counter.
 
+import RoutingHint
+import Trunk
+
 /// Why a datagram goes nowhere. Raw values are indices into `RelayCounters.dropped`; names are the metric's labels.
 @frozen public enum RelayDropReason: UInt8, CaseIterable, Sendable {
     // Public side: anything may come.
@@ -88,4 +91,37 @@
 
     public subscript(reason: RelayDropReason) -> UInt64 { dropped[Int(reason.rawValue)] }
     mutating func count(_ reason: RelayDropReason) { dropped[Int(reason.rawValue)] &+= 1 }
+}
+
+/// A drop reason as an error, for `Result`.
+struct Refusal: Error {
+    let reason: RelayDropReason
+    init(_ reason: RelayDropReason) { self.reason = reason }
+    init(_ error: HintError) {
+        reason =
+            switch error {
+            case .notAHint: .notAHint
+            case .unknownKey: .unknownHintKey
+            case .wrongTag: .wrongHintTag
+            case .unknownVersion: .unknownHintVersion
+            case .expired: .expiredHint
+            case .mintedInFuture: .hintFromTheFuture
+            }
+    }
+}
+
+extension RelayDropReason {
+    init(_ error: TrunkError) {
+        self =
+            switch error {
+            case .truncated: .trunkTruncated
+            case .unknownVersion: .trunkVersion
+            case .unknownKind: .trunkKind
+            case .wrongRecordCount: .trunkRecordCount
+            case .recordOverrun: .trunkRecordOverrun
+            case .unexpectedPayload: .trunkUnexpectedPayload
+            case .wrongTag: .trunkTag
+            case .tooManyHops: .trunkLoop
+            }
+    }
 }

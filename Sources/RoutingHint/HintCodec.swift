@@ -15,6 +15,15 @@ public struct HintLifetime: Hashable, Sendable {
         self.maximumAge = min(maximumAge, 0x4000_0000)
         self.skew = min(skew, 0x1000_0000)
     }
+
+    /// Why an authentic hint is not honoured at `now`, the wall clock of this machine: `expired` or `mintedInFuture`; nil when it is.
+    public func refusal(of opened: AuthenticHint, at now: WallClock) -> HintError? {
+        guard now.secondsSince1970 < opened.until else { return .expired }
+        // Modulo 2^32, so that the year 2106 is an hour like any other.
+        let age = Int64(Int32(bitPattern: UInt32(truncatingIfNeeded: now.secondsSince1970) &- opened.hint.mintedAt))
+        if age > Int64(maximumAge) + Int64(skew) { return .expired }
+        return age < -Int64(skew) ? .mintedInFuture : nil
+    }
 }
 
 /// The contexts of one key ring, for one thread at a time.
@@ -67,27 +76,30 @@ extension HintCodec {
         return ufrag
     }
 
-    /// What `ufrag` says, if it is ours, whole and of our time. The tag is compared in constant time, before anything is
-    /// decrypted or believed; `now` is the wall clock of this machine.
+    /// What `ufrag` says, if it is ours, whole and of our time; `now` is the wall clock of this machine.
     public mutating func open(_ ufrag: RawSpan, at now: WallClock) -> Result<RoutingHint, HintError> {
+        switch authenticate(ufrag) {
+        case .failure(let error): .failure(error)
+        case .success(let opened): lifetime.refusal(of: opened, at: now).map { .failure($0) } ?? .success(opened.hint)
+        }
+    }
+
+    /// What `ufrag` says, if it is ours and whole, of whatever time. The tag is compared in constant time, before anything is decrypted or
+    /// believed.
+    public mutating func authenticate(_ ufrag: RawSpan) -> Result<AuthenticHint, HintError> {
         guard let raw = Self.decode(ufrag) else { return .failure(.notAHint) }
         let index = indexOfKey[Int(raw[0] & 31)]
         guard index != Self.none else { return .failure(.unknownKey) }
         let tag = keys[Int(index)].authenticator.tag(raw.bytes.bytes(0..<17))
         guard tag.bytes.bytes(0..<7).matchesInConstantTime(raw.bytes.bytes(17..<24)) else { return .failure(.wrongTag) }
 
-        guard now.secondsSince1970 < keys[Int(index)].until else { return .failure(.expired) }
         let block = keys[Int(index)].cipher.decrypt(AESBlockBytes { raw[1 + $0] })
         guard raw[0] >> 5 == Self.version else { return .failure(.unknownVersion) }
         let fields = block.bytes
         let hint = RoutingHint(
             cluster: fields.u16(0), transceiver: fields.u32(2), worker: fields.byte(6), flags: fields.byte(7), mintedAt: fields.u32(8),
             session: fields.u32(12))
-        // Modulo 2^32, so that the year 2106 is an hour like any other.
-        let age = Int64(Int32(bitPattern: UInt32(truncatingIfNeeded: now.secondsSince1970) &- hint.mintedAt))
-        if age > Int64(lifetime.maximumAge) + Int64(lifetime.skew) { return .failure(.expired) }
-        if age < -Int64(lifetime.skew) { return .failure(.mintedInFuture) }
-        return .success(hint)
+        return .success(AuthenticHint(hint, until: keys[Int(index)].until))
     }
 
     /// The ice-pwd for `ufrag`: the first 24 characters of base64(HMAC-SHA-256(password key, ufrag)).

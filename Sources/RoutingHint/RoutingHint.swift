@@ -35,6 +35,18 @@ import Primitives
     }
 }
 
+/// A hint that came out of a ufrag of ours, of whatever time: `HintLifetime.refusal` says whether it is honoured.
+@frozen public struct AuthenticHint: Hashable, Sendable {
+    public let hint: RoutingHint
+    /// When its key retires, in seconds since 1970; `.max` for one that does not.
+    public let until: UInt64
+
+    @inlinable public init(_ hint: RoutingHint, until: UInt64) {
+        self.hint = hint
+        self.until = until
+    }
+}
+
 /// Why a username fragment is not a hint that we honour now.
 public enum HintError: UInt8, Error, CaseIterable, Sendable {
     /// Not exactly 32 ice-chars: another system's ufrag, or noise.

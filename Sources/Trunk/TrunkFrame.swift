@@ -58,9 +58,13 @@ import Primitives
             number &+= 1
         }
         guard offset <= bytes.byteCount else { return nil }
-        let tag = sum.tag(bytes.u64LittleEndian(0), bytes.u64LittleEndian(8), recordCount: recordCount, after: hash, key)
+        sum.addHeader(bytes.u64LittleEndian(0), bytes.u64LittleEndian(8), key)
+        let tag = recordCount < 15 ? sum.tag(key) : Self.longTag(sum, hash)
         return (tag, offset)
     }
+
+    @inline(never)
+    private static func longTag(_ sum: TagSum, _ hash: borrowing SipHash) -> UInt64 { sum.tag(after: copy hash) }
 
     /// The record header at `offset`; the caller has checked that it is there.
     @unsafe @inlinable @inline(__always)

@@ -72,6 +72,10 @@ import Primitives
     @inlinable @inline(__always)
     static func endsBlock(_ number: Int) -> Bool { number & 15 == 15 }
 
+    /// Whether a block has this place.
+    @inlinable @inline(__always)
+    static func hasPlace(_ place: Int) -> Bool { UInt(bitPattern: place) < 16 }
+
     /// Hands the sum of a whole block to `hash`, which begins with the first, and begins the next.
     @inline(__always)
     mutating func endBlock(_ number: Int, into hash: inout SipHash, _ key: borrowing TrunkKey) {
@@ -87,25 +91,22 @@ import Primitives
         hash.update(word: high)
     }
 
-    /// The tag of a frame that begins with these little-endian words. `hash` has all whole blocks: nothing of a frame with fewer than 15
-    /// records.
+    /// Adds a frame header that begins with these little-endian words: what the tag is made of is then whole.
     @inline(__always)
-    consuming func tag(_ first: UInt64, _ second: UInt64, recordCount: Int, after hash: borrowing SipHash, _ key: borrowing TrunkKey)
-        -> UInt64
-    {
+    mutating func addHeader(_ first: UInt64, _ second: UInt64, _ key: borrowing TrunkKey) {
         // Byte 12 counts hops: the lowest byte of this little-endian word's upper half.
         add(first &+ key.header0, (second & 0xFFFF_FF00_FFFF_FFFF) &+ key.header1)
-        return recordCount < 15 ? Self.finish(low, high, SipHash(key: key.sip)) : Self.finishLong(low, high, hash)
     }
 
+    /// The tag of a frame of fewer than 15 records, none of which has ended a block.
     @inline(__always)
-    private static func finish(_ low: UInt64, _ high: UInt64, _ begun: SipHash) -> UInt64 {
-        var hash = begun
+    consuming func tag(_ key: borrowing TrunkKey) -> UInt64 { tag(after: SipHash(key: key.sip)) }
+
+    /// The tag of a longer one, whose whole blocks `hash` has.
+    @inline(__always)
+    consuming func tag(after hash: consuming SipHash) -> UInt64 {
         hash.update(word: low)
         hash.update(word: high)
         return hash.finalize()
     }
-
-    @inline(never)
-    private static func finishLong(_ low: UInt64, _ high: UInt64, _ hash: borrowing SipHash) -> UInt64 { finish(low, high, copy hash) }
 }

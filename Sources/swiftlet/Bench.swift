@@ -23,7 +23,7 @@ struct BenchPlan {
 enum Bench {
     static let help = """
         usage: swiftlet bench relay [--packets N] [--flows N] [--transceivers N] [--size BYTES] [--direction up|down]
-               swiftlet bench core  [--packets N] [--flows N] [--transceivers N] [--size BYTES] [--direction up|down|hop]
+               swiftlet bench core  [--packets N] [--flows N] [--transceivers N] [--size BYTES] [--direction up|down|hop|KIND]
 
         relay  known flows over loopback sockets, both ways, beside a bare recvmmsg/sendmmsg loop and beside one recvfrom and one sendto
                per packet, in one thread, turn by turn: CPU time per packet of each
@@ -40,7 +40,8 @@ enum Bench {
           --flows N         1…20000 client addresses; relay: 1…512 (256)
           --transceivers N  1…64 transceivers that they are spread over (1)
           --size BYTES      20…1200 of payload (160)
-          --direction WAY   up: client → trunk, or down (relay: both; core: up); core also hop: from another relay to the transceiver
+          --direction WAY   up: client → trunk, or down (relay: both; core: up); core also hop: from another relay to the transceiver,
+                            and what it drops: forged, unsigned, truncated, huge, oversized, media or noise
           --per-frame N     1…64 packets in each of that relay's frames, at most (what fits)
         """
 
@@ -70,12 +71,15 @@ enum Bench {
         let names = ["--packets", "--flows", "--transceivers", "--size", "--direction", "--per-frame"]
         guard let given = try Arguments(rest, names: names, help: help) else { return }
         let direction: BenchPlan.Direction?
+        let rubbish = verb == "core" ? given["--direction"].flatMap(Rubbish.Kind.init) : nil
         switch given["--direction"] {
         case nil: direction = nil
         case "up": direction = .up
         case "down": direction = .down
         case "hop" where verb == "core": direction = nil
-        case let text?: throw CommandError("--direction: '\(text)' is not allowed; it must be up or down, or hop for the core")
+        case _? where rubbish != nil: direction = nil
+        case let text?:
+            throw CommandError("--direction: '\(text)' is not allowed; it must be up or down, or for the core hop or a kind of rubbish")
         }
         let plan = BenchPlan(
             packets: try given.number("--packets", 64...100_000_000, default: 1_000_000),
@@ -85,7 +89,10 @@ enum Bench {
             perFrame: try given.number("--per-frame", 1...64, default: 64))
         if verb == "core" {
             var bench = CoreBench(plan)
-            if given["--direction"] == "hop" {
+            if let rubbish {
+                bench.refuse(rubbish, packets: plan.packets)
+                say("core: \(bench.moved) packets dropped, \(rubbish)")
+            } else if given["--direction"] == "hop" {
                 bench.passOn(packets: plan.packets)
                 say("core: \(bench.moved) packets moved, trunk → trunk")
             } else {

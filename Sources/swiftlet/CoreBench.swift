@@ -6,6 +6,7 @@ import Trunk
 /// A relay core with flows that its own hints have opened, and packets for them.
 struct CoreBench: ~Copyable {
     private var relay: Relay
+    private var maker: FlowMaker
     private let clients: [SocketAddress]
     private let packet: [UInt8]
     private let frames: [UInt8]
@@ -18,7 +19,7 @@ struct CoreBench: ~Copyable {
     private(set) var moved = 0
 
     init(_ plan: BenchPlan) {
-        var maker = FlowMaker(transceivers: plan.transceivers)
+        maker = FlowMaker(transceivers: plan.transceivers)
         relay = maker.relay(trunk: SocketAddress(IPAddress(v4: 0x0A00_0101), port: 3480), flows: plan.flows)
         clients = (0..<plan.flows).map {
             SocketAddress(IPAddress(v4: 0xCB00_7100 + UInt32($0 >> 8)), port: UInt16(10_000 + ($0 & 0xFF)))
@@ -54,6 +55,26 @@ struct CoreBench: ~Copyable {
     mutating func passOn(packets: Int) {
         let now = MonotonicClock.now()
         while moved < packets { passOn(now, limit: packets) }
+    }
+
+    /// Gives the relay what it drops, each datagram from a source of its own.
+    mutating func refuse(_ kind: Rubbish.Kind, packets: Int) {
+        let now = MonotonicClock.now()
+        let rubbish = Rubbish([kind], first: 0, sources: 1, maker: maker).packets
+        // Laid end to end: what an array costs when it is taken out of another one would count as the relay's.
+        let bytes = Array(rubbish.joined())
+        let ends = rubbish.indices.map { place in rubbish[...place].reduce(0) { $0 + $1.count } }
+        var number = 0
+        while number < packets {
+            for place in ends.indices {
+                let source = SocketAddress(IPAddress(v4: 0x0B00_0000 + UInt32(number & 0xFF_FFFF)), port: 40_000)
+                let start = place == 0 ? 0 : ends[place - 1]
+                if case .dropped = relay.receive(bytes.span.bytes.bytes(start..<ends[place]), from: source, at: now) { moved += 1 }
+                number += 1
+            }
+            relay.advance(to: now)
+            drain()
+        }
     }
 
     private mutating func forward(_ batches: Int, _ now: Instant) {

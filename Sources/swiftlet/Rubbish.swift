@@ -20,7 +20,7 @@ struct Rubbish {
         case noise
     }
 
-    private let packets: [[UInt8]]
+    let packets: [[UInt8]]
     private let sources: UInt32
     private let first: UInt32
     private var sequence: UInt32 = 0

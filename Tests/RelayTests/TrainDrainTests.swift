@@ -53,8 +53,9 @@ import Trunk
         }
     }
 
-    /// 40 records: whole blocks, records after the last one, and frames that are whole already.
-    @Test(arguments: [40, 700]) func `a train under way goes on under another key, and loses nothing`(count: Int) throws {
+    /// Blocks that are whole and not yet added up, records after the last one, and frames that are whole already.
+    @Test(arguments: [14, 15, 16, 30, 31, 40, 700]) func `a train under way goes on under another key, and loses nothing`(count: Int) throws
+    {
         let other = SipKey(k0: 5, k1: 6)
         var trains = TrunkTrains(capacity: 2, key: wellKnownTrunkKey)
         for number in 0..<count { #expect(Self.append("\(number)", worker: 1, to: &trains)) }
@@ -76,7 +77,27 @@ import Trunk
         }
         #expect(texts == (0..<2 * count).map(String.init) + ["to another"])
         // Only frames that were whole before.
-        #expect(old == (count == 40 ? 0 : 13))
+        #expect(old == (count == 700 ? 13 : 0))
+    }
+
+    @Test(arguments: [14, 15, 16, 30, 31, 32, 254, 255, 256, 600]) func `a frame has whole blocks or not, and at most 255 records`(
+        count: Int
+    ) throws {
+        var trains = TrunkTrains(capacity: 1, mtu: 9000, key: wellKnownTrunkKey)
+        for number in 0..<count { #expect(Self.append("\(number % 10)", worker: 1, to: &trains)) }
+        let waiting = trains.peek()
+        let next = try #require(waiting)
+        #expect(next.records == count)
+        var buffer = ByteSlab(count: 1, slotSize: 65_536)
+        let length = buffer.write(0, 0..<65_536) { _ = trains.nextTransmit(into: &$0) }
+        var (lengths, texts): ([Int], [String]) = ([], [])
+        for start in stride(from: 0, to: length, by: next.segmentSize == 0 ? length : next.segmentSize) {
+            let frame = try deliveries(buffer.bytes(0, start..<min(start + 9000, length)).array)
+            lengths.append(frame.records.count)
+            texts += frame.records.map { String(decoding: $0.payload, as: UTF8.self) }
+        }
+        #expect(lengths == stride(from: 0, to: count, by: 255).map { min(255, count - $0) })
+        #expect(texts == (0..<count).map { "\($0 % 10)" })
     }
 
     @Test func `a record for a train that has left waits for the next one`() throws {
