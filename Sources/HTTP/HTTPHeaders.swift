@@ -32,8 +32,10 @@ public struct HTTPHeaders: Sendable, Equatable {
 
     /// Whether the comma-separated list in `name`, over all its lines, has `token` (RFC 9110 §5.6.1), without regard to case.
     public func contains(_ token: String, in name: String) -> Bool {
-        for value in all(name) {
-            for part in value.split(separator: ",") where equalIgnoringCase(trimmed(part), token) { return true }
+        for field in fields where equalIgnoringCase(field.name, name) {
+            for part in field.value.utf8.split(separator: UInt8(ascii: ",")) where equalIgnoringCase(trimmed(Substring(part)), token) {
+                return true
+            }
         }
         return false
     }
@@ -42,9 +44,9 @@ public struct HTTPHeaders: Sendable, Equatable {
     /// becomes a space, so that no value can make a second field.
     func write(to output: inout [UInt8]) {
         for field in fields {
-            output += field.name.utf8.map { isTokenCharacter($0) ? $0 : UInt8(ascii: "-") }
+            for byte in field.name.utf8 { output.append(isTokenCharacter(byte) ? byte : UInt8(ascii: "-")) }
             output += ": ".utf8
-            output += field.value.utf8.map { $0 < 0x20 || $0 == 0x7F ? 0x20 : $0 }
+            for byte in field.value.utf8 { output.append(byte < 0x20 || byte == 0x7F ? 0x20 : byte) }
             output += "\r\n".utf8
         }
     }

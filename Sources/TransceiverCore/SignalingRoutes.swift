@@ -9,6 +9,15 @@ enum Route: Equatable {
     case resource(String)
 
     init?(_ path: String) {
+        // As nearly every request has it.
+        switch path {
+        case "/v1/realtime/calls": self = .calls
+        case "/whip": self = .whip
+        default: self.init(parts: path)
+        }
+    }
+
+    private init?(parts path: String) {
         let parts = path.split(separator: "/", omittingEmptySubsequences: true)
         switch parts.count {
         case 1 where parts[0] == "whip": self = .whip
