@@ -18,7 +18,9 @@ public enum HandshakeLibrary {
     public static var isLean: Bool { made != nil }
 
     /// For the log: `OpenSSL 3.0.19 reduced for handshakes`.
-    public static var name: String { "OpenSSL \(String(cString: OpenSSL_version(OPENSSL_VERSION_STRING)))\(isLean ? " reduced for handshakes" : "")" }
+    public static var name: String {
+        "OpenSSL \(String(cString: OpenSSL_version(OPENSSL_VERSION_STRING)))\(isLean ? " reduced for handshakes" : "")"
+    }
 
     /// An operation of OpenSSL, and the algorithms of it that our cipher suites, groups and peers' certificates can ask for.
     private static let wanted: [(operation: Int32, names: [String])] = [
@@ -67,18 +69,21 @@ public enum HandshakeLibrary {
 
     /// What the provider answers to OpenSSL's core.
     private nonisolated(unsafe) static let functions: UnsafeMutablePointer<OSSL_DISPATCH> = {
-        typealias Query = @convention(c) (
-            UnsafeMutableRawPointer?, Int32, UnsafeMutablePointer<Int32>?
-        ) -> UnsafePointer<OSSL_ALGORITHM>?
+        typealias Query =
+            @convention(c) (
+                UnsafeMutableRawPointer?, Int32, UnsafeMutablePointer<Int32>?
+            ) -> UnsafePointer<OSSL_ALGORITHM>?
         let query: Query = { _, operation, mustNotBeKept in
             mustNotBeKept?.pointee = 0
             return HandshakeLibrary.algorithms?[operation].map { UnsafePointer($0) }
         }
         // The groups of key shares are such a capability.
-        typealias Capabilities = @convention(c) (
-            UnsafeMutableRawPointer?, UnsafePointer<CChar>?, (@convention(c) (UnsafePointer<OSSL_PARAM>?, UnsafeMutableRawPointer?) -> Int32)?,
-            UnsafeMutableRawPointer?
-        ) -> Int32
+        typealias Capabilities =
+            @convention(c) (
+                UnsafeMutableRawPointer?, UnsafePointer<CChar>?,
+                (@convention(c) (UnsafePointer<OSSL_PARAM>?, UnsafeMutableRawPointer?) -> Int32)?,
+                UnsafeMutableRawPointer?
+            ) -> Int32
         let capabilities: Capabilities = { _, name, callback, argument in
             OSSL_PROVIDER_get_capabilities(HandshakeLibrary.provider, name, callback, argument)
         }

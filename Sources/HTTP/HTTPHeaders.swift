@@ -44,11 +44,17 @@ public struct HTTPHeaders: Sendable, Equatable {
     /// becomes a space, so that no value can make a second field.
     func write(to output: inout [UInt8]) {
         for field in fields {
-            for byte in field.name.utf8 { output.append(isTokenCharacter(byte) ? byte : UInt8(ascii: "-")) }
+            Self.write(field.name, to: &output) { isTokenCharacter($0) ? $0 : UInt8(ascii: "-") }
             output += ": ".utf8
-            for byte in field.value.utf8 { output.append(byte < 0x20 || byte == 0x7F ? 0x20 : byte) }
+            Self.write(field.value, to: &output) { $0 < 0x20 || $0 == 0x7F ? 0x20 : $0 }
             output += "\r\n".utf8
         }
+    }
+
+    /// As a whole where no byte is changed.
+    private static func write(_ text: String, to output: inout [UInt8], _ replacement: (UInt8) -> UInt8) {
+        guard text.utf8.allSatisfy({ replacement($0) == $0 }) else { return output += text.utf8.map(replacement) }
+        output += text.utf8
     }
 }
 

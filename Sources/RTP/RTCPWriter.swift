@@ -15,7 +15,7 @@ import Primitives
 
     /// For `a=ssrc:… cname:` in SDP.
     public var text: String {
-        String(unsafeUninitializedCapacity: characters.count) { bytes in
+        unsafe String(unsafeUninitializedCapacity: characters.count) { bytes in
             for index in characters.indices { unsafe bytes[index] = characters[index] }
             return characters.count
         }

@@ -57,8 +57,10 @@ private func splitLines(_ text: SDPText, _ limits: SDPLimits) throws(SDPError) -
         // NULs and carriage returns, of which one may be the last byte.
         var bad = 0
         var end = start
-        while end < bytes.count, bytes[end] != 0x0A {
-            if bytes[end] == 0 || bytes[end] == 0x0D { bad += 1 }
+        while end < bytes.count {
+            let byte = bytes[end]
+            if byte == 0x0A { break }
+            if byte == 0 || byte == 0x0D { bad += 1 }
             end += 1
         }
         var line = text[text.startIndex + start..<text.startIndex + end]

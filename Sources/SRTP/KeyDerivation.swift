@@ -94,7 +94,9 @@ enum Ciphers {
 
     /// A context of the provider's, for `copenssl_cipher_free`.
     static func context(of cipher: UnsafePointer<copenssl_cipher>, key: [UInt8], encrypts: Bool) -> UnsafeMutableRawPointer {
-        guard let context = copenssl_cipher_new(cipher, encrypts ? 1 : 0, key, key.count) else { fatalError("no memory for a cipher context") }
+        guard let context = copenssl_cipher_new(cipher, encrypts ? 1 : 0, key, key.count) else {
+            fatalError("no memory for a cipher context")
+        }
         return context
     }
 }
