@@ -3,12 +3,12 @@
 # kernel, counted by callgrind. Exits 1 when a figure is more than 10 % over its budget: these are real programs with real sockets, and how many
 # datagrams one turn of a worker takes is not always the same.
 #   Perf/setup-budget.sh [BUDGET]
-#   FEW=10 MANY=50   numbers of calls; what both have in common is start-up
+#   FEW=16 MANY=56   numbers of calls; what both have in common is start-up, and sixteen calls before any is counted
 set -eu
 cd "$(dirname "$0")/.."
 budget="${1:-Perf/Budgets/call-setup.json}"
-few="${FEW:-10}"
-many="${MANY:-50}"
+few="${FEW:-16}"
+many="${MANY:-56}"
 command -v valgrind >/dev/null || { echo "setup-budget: valgrind is missing: make deps-bench" >&2; exit 1; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
