@@ -76,6 +76,7 @@ hotpath: deps-bench build
 # Instructions and allocations of a packet, against Perf/Budgets.
 budgets: deps-bench build
 	Perf/budgets.sh
+	Perf/setup-budget.sh
 
 e2e: deps-test build
 	Tests/EndToEnd/run.sh

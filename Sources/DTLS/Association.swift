@@ -302,12 +302,12 @@ extension DTLSAssociation {
         }
     }
 
-    /// The handshake is complete: check once more who the peer is, then export the keys.
+    /// The handshake is complete: is the peer who it shall be? Then export the keys.
     private mutating func establish() {
         guard let ssl, let link else { return }
-        guard let certificate = SSL_get1_peer_certificate(ssl) else { return fail(.noCertificate) }
-        defer { X509_free(certificate) }
-        guard link.pointee.fingerprints.accept(certificate) else { return fail(.fingerprintMismatch) }
+        guard SSL_get0_peer_certificate(ssl) != nil else { return fail(.noCertificate) }
+        // The callback judged it. Whatever OpenSSL makes of the callback's answer: without one there are no keys.
+        guard link.pointee.certificateMatched else { return fail(.fingerprintMismatch) }
         guard let selected = SSL_get_selected_srtp_profile(ssl),
             let profile = DTLSProtectionProfile(rawValue: UInt16(clamping: selected.pointee.id))
         else {

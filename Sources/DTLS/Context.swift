@@ -11,7 +11,7 @@ public struct DTLSContext: ~Copyable, @unchecked Sendable {
     public init(
         certificate: DTLSCertificate, profiles: [DTLSProtectionProfile] = DTLSProtectionProfile.preferenceOrder
     ) throws(DTLSError) {
-        guard let context = SSL_CTX_new(DTLS_method()) else { throw .contextCreation }
+        guard let context = SSL_CTX_new_ex(HandshakeLibrary.context, nil, DTLS_method()) else { throw .contextCreation }
         guard Self.configure(context, certificate, profiles) else {
             SSL_CTX_free(context)
             throw .settingRefused
@@ -30,6 +30,8 @@ public struct DTLSContext: ~Copyable, @unchecked Sendable {
         _ = SSL_CTX_ctrl(context, SSL_CTRL_SET_SESS_CACHE_MODE, Int(SSL_SESS_CACHE_OFF), nil)
         // Bounds what a peer makes us buffer: a handshake message is at most this long.
         _ = SSL_CTX_ctrl(context, SSL_CTRL_SET_MAX_CERT_LIST, 16_384, nil)
+        // A record leaves in a datagram. OpenSSL sets aside a buffer for the longest it may write, 17 kB if nobody tells it.
+        _ = SSL_CTX_ctrl(context, SSL_CTRL_SET_MAX_SEND_FRAGMENT, DTLSLink.mtu, nil)
         // RFC 8122: the certificate is judged by its fingerprint alone. The callback replaces OpenSSL's chain building.
         SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nil)
         SSL_CTX_set_cert_verify_callback(context, { store, _ in DTLSLink.verifyCertificate(store) }, nil)

@@ -2,12 +2,13 @@
 // in and come out through a BIO of our own, time is a parameter, and nothing here opens a socket.
 //
 //     DTLSCertificate   one a process: self-signed P-256, its SHA-256 goes into every answer
+//     HandshakeLibrary  one a process: OpenSSL with only that in it which a handshake needs
 //     DTLSContext       one a worker thread: the SSL_CTX with our ciphers, groups and SRTP profiles
 //     DTLSAssociation   one a call: cheap until `start`, which the session calls when ICE has validated the address; that is also
 //                       why there is no cookie exchange
 //
-// A peer may present any certificate: what counts is its fingerprint, compared with the signalled ones inside the handshake and
-// once more before keys are exported. OpenSSL's own retransmission timer reads the wall clock; DatagramBIO.swift tells how ours
+// A peer may present any certificate: what counts is its fingerprint, compared with the signalled ones inside the handshake; no keys
+// are exported unless that was done. OpenSSL's own retransmission timer reads the wall clock; DatagramBIO.swift tells how ours
 // replaces it.
 
 /// Which side speaks first. From the SDP attribute `setup` (RFC 4145, RFC 5763): the active side is the client.

@@ -26,6 +26,8 @@ struct DTLSLink {
     private let ssl: OpaquePointer
     let fingerprints: [DTLSFingerprint]
     var certificateMismatched = false
+    /// OpenSSL has shown us the peer's certificate, and it was one of those announced.
+    var certificateMatched = false
 
     /// Whether OpenSSL waits for an answer to the flight it sent.
     var timerIsArmed = false
@@ -120,7 +122,10 @@ extension DTLSLink {
         guard let ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()), let link = of(OpaquePointer(ssl)),
             let certificate = X509_STORE_CTX_get0_cert(store)
         else { return 0 }
-        if link.pointee.fingerprints.accept(certificate) { return 1 }
+        if link.pointee.fingerprints.accept(certificate) {
+            link.pointee.certificateMatched = true
+            return 1
+        }
         link.pointee.certificateMismatched = true
         X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_REJECTED)  // the peer gets the alert bad_certificate
         return 0

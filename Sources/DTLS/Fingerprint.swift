@@ -38,15 +38,13 @@ public enum DTLSHash: UInt8, Sendable, CaseIterable, Comparable {
 
     public static func < (a: DTLSHash, b: DTLSHash) -> Bool { a.rawValue < b.rawValue }
 
-    fileprivate var algorithm: OpaquePointer? {
-        switch self {
-        case .sha1: EVP_sha1()
-        case .sha224: EVP_sha224()
-        case .sha256: EVP_sha256()
-        case .sha384: EVP_sha384()
-        case .sha512: EVP_sha512()
-        }
-    }
+    fileprivate var algorithm: OpaquePointer? { Self.algorithms[Int(rawValue)] }
+
+    /// Fetched once: by name is how OpenSSL 3 finds one each time it is not told.
+    private nonisolated(unsafe) static let algorithms: [OpaquePointer?] = {
+        let names = ["SHA1", "SHA2-224", "SHA2-256", "SHA2-384", "SHA2-512"]
+        return names.map { EVP_MD_fetch(nil, $0, nil) }
+    }()
 }
 
 /// The hash of a certificate in DER form.
@@ -83,9 +81,10 @@ public struct DTLSFingerprint: Sendable, Equatable {
     }
 
     init?(of certificate: OpaquePointer, algorithm: DTLSHash) {
+        guard let function = algorithm.algorithm else { return nil }
         var digest = [UInt8](repeating: 0, count: 64)
         var count: UInt32 = 0
-        guard X509_digest(certificate, algorithm.algorithm, &digest, &count) == 1 else { return nil }
+        guard X509_digest(certificate, function, &digest, &count) == 1 else { return nil }
         self.init(algorithm: algorithm, bytes: Array(digest.prefix(Int(count))))
     }
 }

@@ -32,8 +32,10 @@ public struct HTTPHeaders: Sendable, Equatable {
 
     /// Whether the comma-separated list in `name`, over all its lines, has `token` (RFC 9110 §5.6.1), without regard to case.
     public func contains(_ token: String, in name: String) -> Bool {
-        for value in all(name) {
-            for part in value.split(separator: ",") where equalIgnoringCase(trimmed(part), token) { return true }
+        for field in fields where equalIgnoringCase(field.name, name) {
+            for part in field.value.utf8.split(separator: UInt8(ascii: ",")) where equalIgnoringCase(trimmed(Substring(part)), token) {
+                return true
+            }
         }
         return false
     }
@@ -42,11 +44,17 @@ public struct HTTPHeaders: Sendable, Equatable {
     /// becomes a space, so that no value can make a second field.
     func write(to output: inout [UInt8]) {
         for field in fields {
-            output += field.name.utf8.map { isTokenCharacter($0) ? $0 : UInt8(ascii: "-") }
+            Self.write(field.name, to: &output) { isTokenCharacter($0) ? $0 : UInt8(ascii: "-") }
             output += ": ".utf8
-            output += field.value.utf8.map { $0 < 0x20 || $0 == 0x7F ? 0x20 : $0 }
+            Self.write(field.value, to: &output) { $0 < 0x20 || $0 == 0x7F ? 0x20 : $0 }
             output += "\r\n".utf8
         }
+    }
+
+    /// As a whole where no byte is changed.
+    private static func write(_ text: String, to output: inout [UInt8], _ replacement: (UInt8) -> UInt8) {
+        guard text.utf8.allSatisfy({ replacement($0) == $0 }) else { return output += text.utf8.map(replacement) }
+        output += text.utf8
     }
 }
 

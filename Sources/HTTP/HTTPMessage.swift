@@ -116,6 +116,7 @@ public struct HTTPResponse: Sendable, Equatable {
 
 /// Decodes `%XX` (RFC 3986 §2.1); nil on an incomplete escape, on NUL, or when the result is not UTF-8.
 public func percentDecoded(_ text: some StringProtocol, plusIsSpace: Bool = false) -> String? {
+    if !text.utf8.contains(where: { $0 == UInt8(ascii: "%") || $0 == UInt8(ascii: "+") }) { return String(text) }
     var result: [UInt8] = []
     var bytes = text.utf8.makeIterator()
     while let byte = bytes.next() {

@@ -77,9 +77,8 @@ struct RequestHead {
     private static func pathAndQuery(_ target: String) throws(HTTPFailure) -> (String, [HTTPQueryItem]) {
         // RFC 9112 §3.2: a fragment is never sent.
         guard !target.utf8.contains(UInt8(ascii: "#")) else { throw .badTarget }
-        let parts = target.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
-        guard let first = parts.first, let path = percentDecoded(first), let query = queryItems(parts.count > 1 ? parts[1] : "")
-        else { throw .badTarget }
+        let end = target.utf8.firstIndex(of: UInt8(ascii: "?")) ?? target.endIndex
+        guard let path = percentDecoded(target[..<end]), let query = queryItems(target[end...].dropFirst()) else { throw .badTarget }
         return (path, query)
     }
 }

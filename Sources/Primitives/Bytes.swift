@@ -30,12 +30,7 @@ extension RawSpan {
     @inlinable public func bytes(_ range: Range<Int>) -> RawSpan { extracting(range) }
 
     /// A copy on the heap: for set-up paths and tests, never per packet.
-    public var array: [UInt8] {
-        var copy: [UInt8] = []
-        copy.reserveCapacity(byteCount)
-        for index in 0..<byteCount { copy.append(byte(index)) }
-        return copy
-    }
+    public var array: [UInt8] { unsafe withUnsafeBytes { unsafe Array($0) } }
 
     /// Whether both spans hold the same bytes. Leaves at the first difference: not for secrets.
     @inlinable public func elementsEqual(_ other: RawSpan) -> Bool {

@@ -89,6 +89,7 @@ extension JSONValue {
     /// Compact text, as UTF-8.
     public var utf8: [UInt8] {
         var output: [UInt8] = []
+        output.reserveCapacity(512)
         write(to: &output)
         return output
     }
@@ -125,8 +126,11 @@ extension JSONValue {
 
     /// Appends `text` in quotes. `<` is escaped too, so that JSON inside a page cannot end its script element.
     public static func writeString(_ text: String, to output: inout [UInt8]) {
-        let digits: [UInt8] = Array("0123456789abcdef".utf8)
+        func digit(_ value: UInt8) -> UInt8 { value < 10 ? UInt8(ascii: "0") + value : UInt8(ascii: "a") + value - 10 }
         output.append(UInt8(ascii: "\""))
+        defer { output.append(UInt8(ascii: "\"")) }
+        // Nearly every string, long ones of base64 among them, stays as it is.
+        guard text.utf8.contains(where: { isEscaped($0) }) else { return output += text.utf8 }
         for byte in text.utf8 {
             switch byte {
             case UInt8(ascii: "\""), UInt8(ascii: "\\"):
@@ -137,12 +141,15 @@ extension JSONValue {
             case 0x09: output += "\\t".utf8
             case 0..<0x20, UInt8(ascii: "<"), 0x7F:
                 output += "\\u00".utf8
-                output.append(digits[Int(byte >> 4)])
-                output.append(digits[Int(byte & 15)])
+                output.append(digit(byte >> 4))
+                output.append(digit(byte & 15))
             default: output.append(byte)
             }
         }
-        output.append(UInt8(ascii: "\""))
+    }
+
+    private static func isEscaped(_ byte: UInt8) -> Bool {
+        byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") || byte == UInt8(ascii: "<") || byte == 0x7F
     }
 }
 

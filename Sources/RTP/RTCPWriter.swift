@@ -7,7 +7,7 @@ import Primitives
     /// Sixteen characters of base64.
     public let characters: InlineArray<16, UInt8>
 
-    public init(random: inout some RandomNumberGenerator) {
+    @inlinable public init(random: inout some RandomNumberGenerator) {
         var characters = InlineArray<16, UInt8>(repeating: 0)
         for index in characters.indices { characters[index] = Base64.character(of: UInt8.random(in: 0..<64, using: &random)) }
         self.characters = characters
@@ -15,9 +15,10 @@ import Primitives
 
     /// For `a=ssrc:… cname:` in SDP.
     public var text: String {
-        var text = ""
-        for index in characters.indices { text.unicodeScalars.append(Unicode.Scalar(characters[index])) }
-        return text
+        unsafe String(unsafeUninitializedCapacity: characters.count) { bytes in
+            for index in characters.indices { unsafe bytes[index] = characters[index] }
+            return characters.count
+        }
     }
 }
 

@@ -60,7 +60,12 @@ func writeAnswer(
 struct AnswerText {
     private(set) var text = ""
 
-    mutating func line(_ line: String) { text += line + "\r\n" }
+    init() { text.reserveCapacity(2_048) }
+
+    mutating func line(_ line: String) {
+        text += line
+        text += "\r\n"
+    }
 }
 
 extension AnswerText {

@@ -21,8 +21,9 @@ extension SDPOffer {
     mutating func finishSection(_ limits: SDPLimits) throws(SDPError) {
         guard let section = media.last else { return }
         if let mid = section.mid, media.dropLast().contains(where: { $0.mid == mid }) { throw SDPError(.duplicateMid, line: section.line) }
+        let payloadTypes = section.codecs.map { String($0.payloadType) }
         let inOrder = section.formats.compactMap { format in
-            section.codecs.first { !$0.name.isEmpty && String($0.payloadType) == format }
+            section.codecs.indices.first { !section.codecs[$0].name.isEmpty && payloadTypes[$0] == format }.map { section.codecs[$0] }
         }
         media[media.count - 1].codecs = inOrder
     }
@@ -190,14 +191,30 @@ extension SDPFingerprint {
         case "sha-512": count = 64
         default: return nil
         }
-        let pairs = fields[1].split(separator: UInt8(ascii: ":"), omittingEmptySubsequences: false)
-        guard pairs.count == count, pairs.allSatisfy({ $0.count == 2 }), let bytes = Primitives.bytes(hex: pairs.joined().hexText),
-            bytes.count == count
-        else { throw SDPError(.badFingerprint, line: line) }
+        guard let bytes = Self.bytes(fields[1], count) else { throw SDPError(.badFingerprint, line: line) }
         self.init(algorithm: algorithm, bytes: bytes)
     }
-}
 
-extension Sequence<UInt8> {
-    fileprivate var hexText: String { String(decoding: Array(self), as: UTF8.self) }
+    /// `count` pairs of hexadecimal digits with colons between them.
+    private static func bytes(_ text: SDPText, _ count: Int) -> [UInt8]? {
+        func digit(_ byte: UInt8) -> UInt8? {
+            switch byte {
+            case 0x30...0x39: byte - 0x30
+            case 0x41...0x46: byte - 0x41 + 10
+            case 0x61...0x66: byte - 0x61 + 10
+            default: nil
+            }
+        }
+        let span = text.span
+        guard span.count == 3 * count - 1 else { return nil }
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(count)
+        for place in stride(from: 0, to: span.count, by: 3) {
+            guard place == 0 || span[place - 1] == UInt8(ascii: ":"), let high = digit(span[place]), let low = digit(span[place + 1]) else {
+                return nil
+            }
+            bytes.append(high << 4 | low)
+        }
+        return bytes
+    }
 }

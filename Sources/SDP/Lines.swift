@@ -51,16 +51,28 @@ private func splitLines(_ text: SDPText, _ limits: SDPLimits) throws(SDPError) -
     var lines: [SDPText] = []
     var mediaSections = 0
     var candidates = 0
-    var rest = text
-    while !rest.isEmpty {
-        let end = rest.firstIndex(of: 0x0A) ?? rest.endIndex
-        var line = rest[rest.startIndex..<end]
-        rest = rest[end...].dropFirst()
-        if line.last == 0x0D { line.removeLast() }
+    let bytes = text.span
+    var start = 0
+    while start < bytes.count {
+        // NULs and carriage returns, of which one may be the last byte.
+        var bad = 0
+        var end = start
+        while end < bytes.count {
+            let byte = bytes[end]
+            if byte == 0x0A { break }
+            if byte == 0 || byte == 0x0D { bad += 1 }
+            end += 1
+        }
+        var line = text[text.startIndex + start..<text.startIndex + end]
+        start = end + 1
+        if line.last == 0x0D {
+            line.removeLast()
+            bad -= 1
+        }
         let number = lines.count + 1
         guard number <= limits.lines else { throw SDPError(.tooManyLines(limit: limits.lines), line: number) }
         guard line.count <= limits.line else { throw SDPError(.lineTooLong(limit: limits.line), line: number) }
-        guard !line.contains(0), !line.contains(0x0D) else { throw SDPError(.badByte, line: number) }
+        guard bad == 0 else { throw SDPError(.badByte, line: number) }
         if line.starts(with: "m=".utf8) { mediaSections += 1 }
         if line.starts(with: "a=candidate".utf8) { candidates += 1 }
         guard mediaSections <= limits.mediaSections else {

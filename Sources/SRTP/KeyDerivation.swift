@@ -23,12 +23,13 @@ package struct SRTPSessionKeys: Sendable {
     package init(profile: SRTPProfile, master: SRTPMasterKey) throws(SRTPError) {
         guard master.key.count == profile.keyLength, master.salt.count == profile.saltLength else { throw .rejectedKey }
         let authenticationKeyLength = profile.isAEAD ? 0 : 20
-        rtpKey = deriveKey(master, label: 0, count: profile.keyLength)
-        rtpAuthenticationKey = deriveKey(master, label: 1, count: authenticationKeyLength)
-        rtpSalt = deriveKey(master, label: 2, count: profile.saltLength)
-        rtcpKey = deriveKey(master, label: 3, count: profile.keyLength)
-        rtcpAuthenticationKey = deriveKey(master, label: 4, count: authenticationKeyLength)
-        rtcpSalt = deriveKey(master, label: 5, count: profile.saltLength)
+        var derivation = SRTPKeyDerivation(master)
+        rtpKey = derivation.key(label: 0, count: profile.keyLength)
+        rtpAuthenticationKey = derivation.key(label: 1, count: authenticationKeyLength)
+        rtpSalt = derivation.key(label: 2, count: profile.saltLength)
+        rtcpKey = derivation.key(label: 3, count: profile.keyLength)
+        rtcpAuthenticationKey = derivation.key(label: 4, count: authenticationKeyLength)
+        rtcpSalt = derivation.key(label: 5, count: profile.saltLength)
     }
 
     /// Overwrites every key; for the moment when the ciphers hold them.
@@ -47,34 +48,56 @@ func wipe(_ bytes: inout [UInt8]) {
     bytes.withUnsafeMutableBytes { if let base = $0.baseAddress { OPENSSL_cleanse(base, $0.count) } }
 }
 
-/// The first `count` bytes of the key stream for `label`. The key is 16 or 32 bytes, the salt 14 or 12: a shorter salt counts as
-/// if zeros followed.
-package func deriveKey(_ master: SRTPMasterKey, label: UInt8, count: Int) -> [UInt8] {
-    var counter = [UInt8](repeating: 0, count: 16)
-    for index in 0..<min(master.salt.count, 14) { counter[index] = master.salt[index] }
-    counter[7] ^= label
-    guard let context = EVP_CIPHER_CTX_new() else { fatalError("no memory for a cipher context") }
-    defer { EVP_CIPHER_CTX_free(context) }
-    let cipher = master.key.count == 32 ? Ciphers.counter256 : Ciphers.counter128
-    require(EVP_EncryptInit_ex2(context, cipher, master.key, counter, nil), "EVP_EncryptInit_ex2")
-    var stream = [UInt8](repeating: 0, count: count)
-    guard count > 0 else { return stream }
-    let zeros = [UInt8](repeating: 0, count: count)
-    var written: CInt = 0
-    require(EVP_EncryptUpdate(context, &stream, &written, zeros, CInt(count)), "EVP_EncryptUpdate")
-    return stream
+/// A master key at work. The key is 16 or 32 bytes, the salt 14 or 12: a shorter salt counts as if zeros followed.
+@safe package struct SRTPKeyDerivation: ~Copyable {
+    private let cipher: UnsafePointer<copenssl_cipher>
+    private let context: UnsafeMutableRawPointer
+    private var counter = [UInt8](repeating: 0, count: 16)
+
+    package init(_ master: SRTPMasterKey) {
+        cipher = master.key.count == 32 ? Ciphers.counter256 : Ciphers.counter128
+        context = Ciphers.context(of: cipher, key: master.key, encrypts: true)
+        for index in 0..<min(master.salt.count, 14) { counter[index] = master.salt[index] }
+    }
+    deinit { copenssl_cipher_free(cipher, context) }
+
+    /// The first `count` bytes of the key stream for `label`.
+    package mutating func key(label: UInt8, count: Int) -> [UInt8] {
+        var stream = [UInt8](repeating: 0, count: count)
+        guard count > 0 else { return stream }
+        counter[7] ^= label
+        require(copenssl_cipher_encrypt(cipher, context, counter, counter.count), "encrypt_init")
+        counter[7] ^= label
+        stream.withUnsafeMutableBufferPointer { bytes in
+            require(copenssl_cipher_update(cipher, context, bytes.baseAddress, bytes.baseAddress, bytes.count), "update")
+        }
+        return stream
+    }
 }
 
-/// Fetched once: fetching an algorithm by name costs more than securing a packet.
+/// Found once: finding an algorithm by name costs more than securing a packet.
 enum Ciphers {
-    nonisolated(unsafe) static let counter128 = fetch("AES-128-CTR")
-    nonisolated(unsafe) static let counter256 = fetch("AES-256-CTR")
-    nonisolated(unsafe) static let gcm128 = fetch("AES-128-GCM")
-    nonisolated(unsafe) static let gcm256 = fetch("AES-256-GCM")
+    nonisolated(unsafe) static let counter128 = find("AES-128-CTR")
+    nonisolated(unsafe) static let counter256 = find("AES-256-CTR")
+    nonisolated(unsafe) static let gcm128 = find("AES-128-GCM")
+    nonisolated(unsafe) static let gcm256 = find("AES-256-GCM")
 
-    private static func fetch(_ name: String) -> OpaquePointer {
-        guard let cipher = EVP_CIPHER_fetch(nil, name, nil) else { fatalError("this libcrypto has no \(name)") }
-        return cipher
+    private static func find(_ name: String) -> UnsafePointer<copenssl_cipher> {
+        let found = UnsafeMutablePointer<copenssl_cipher>.allocate(capacity: 1)
+        found.initialize(to: copenssl_cipher())
+        // Never given back, and with it the provider.
+        guard let cipher = EVP_CIPHER_fetch(nil, name, nil), copenssl_cipher_find(found, cipher) == 1 else {
+            fatalError("this libcrypto has no \(name)")
+        }
+        return UnsafePointer(found)
+    }
+
+    /// A context of the provider's, for `copenssl_cipher_free`.
+    static func context(of cipher: UnsafePointer<copenssl_cipher>, key: [UInt8], encrypts: Bool) -> UnsafeMutableRawPointer {
+        guard let context = copenssl_cipher_new(cipher, encrypts ? 1 : 0, key, key.count) else {
+            fatalError("no memory for a cipher context")
+        }
+        return context
     }
 }
 

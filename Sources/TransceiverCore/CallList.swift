@@ -32,7 +32,8 @@ struct CallList: Sendable {
     init(workers: Int) { countByWorker = Array(repeating: 0, count: workers) }
 
     var count: Int { calls.count }
-    var connectedCount: Int { calls.values.reduce(0) { $0 + ($1.isConnected ? 1 : 0) } }
+    /// Counted as they come and go: the control thread asks in every turn.
+    private(set) var connectedCount = 0
     /// The worker with the fewest calls.
     var idlestWorker: Int { countByWorker.indices.min { countByWorker[$0] < countByWorker[$1] } ?? 0 }
 
@@ -52,12 +53,13 @@ struct CallList: Sendable {
 
     mutating func noteConnected(session: UInt32, worker: Int) {
         guard let id = ids[SessionKey(worker: worker, session: session)] else { return }
+        if calls[id]?.isConnected == false { connectedCount += 1 }
         update(id) { $0.isConnected = true }
     }
 
     mutating func remove(session: UInt32, worker: Int) {
         guard let id = ids.removeValue(forKey: SessionKey(worker: worker, session: session)) else { return }
-        calls[id] = nil
+        if calls.removeValue(forKey: id)?.isConnected == true { connectedCount -= 1 }
         countByWorker[worker] -= 1
     }
 }

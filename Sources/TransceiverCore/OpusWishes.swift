@@ -13,10 +13,11 @@ public struct OpusWishes: Sendable, Equatable {
 
     /// - Parameter parameters: `name=value` with semicolons between them; what is unknown, or no number, is left out.
     public init(parsing parameters: String) {
-        for parameter in parameters.split(separator: ";") {
-            let parts = parameter.split(separator: "=", maxSplits: 1)
-            guard parts.count == 2, let value = UInt32(parts[1].filter { $0 != " " }) else { continue }
-            switch parts[0].filter({ $0 != " " }).lowercased() {
+        func text(_ bytes: ArraySlice<UInt8>) -> String { String(decoding: bytes.filter { $0 != UInt8(ascii: " ") }, as: UTF8.self) }
+        for parameter in Array(parameters.utf8).split(separator: UInt8(ascii: ";")) {
+            let parts = parameter.split(separator: UInt8(ascii: "="), maxSplits: 1)
+            guard parts.count == 2, let value = UInt32(text(parts[1])) else { continue }
+            switch text(parts[0]).lowercased() {
             case "useinbandfec": usesFEC = value == 1
             case "usedtx": usesDTX = value == 1
             case "maxaveragebitrate": bitrateMax = min(max(Int(value), 6_000), 510_000)

@@ -365,7 +365,10 @@ extension SignalingDesk {
     /// A hint of its own: it says where the call lives. Nobody is told the password that belongs to it, so it opens no flow.
     private mutating func callID(_ worker: Int, _ session: UInt32, at wall: WallClock) -> String {
         let text = codec.mint(hint(worker, session, flags: Self.callIDFlag, at: wall)).description
-        return "rtc_" + String(text.map { $0 == "+" ? "-" : $0 == "/" ? "_" : $0 })
+        let characters = text.utf8.map {
+            $0 == UInt8(ascii: "+") ? UInt8(ascii: "-") : $0 == UInt8(ascii: "/") ? UInt8(ascii: "_") : $0
+        }
+        return "rtc_" + String(decoding: characters, as: UTF8.self)
     }
 
     /// Who minted this id; nil when it is none, or none any more.

@@ -15,6 +15,15 @@ enum Route: Equatable {
     case resource(String)
 
     init?(_ path: String) {
+        // As nearly every request has it.
+        switch path {
+        case "/v1/realtime/calls": self = .calls
+        case "/whip": self = .whip
+        default: self.init(parts: path)
+        }
+    }
+
+    private init?(parts path: String) {
         let parts = path.split(separator: "/", omittingEmptySubsequences: true)
         guard parts.count < 2 || parts[0] != "v1" else {
             guard parts[1] == "realtime", let route = Route(realtime: parts.dropFirst(2).map(String.init)) else { return nil }

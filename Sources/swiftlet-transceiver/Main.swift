@@ -111,7 +111,9 @@ import Trunk
             workers: links, limits: httpLimits, connectionsMax: 1024,
             drainTime: options.drainTime, apiKeyFile: options.access.keyFile, keyFile: options.keyFile, ring: keys)
         let adminPart = adminAddress.map { ", admin http://\($0)/" } ?? ""
-        say("swiftlet-transceiver ready: signaling http://\(signaling)/, trunk \(trunk), \(workers) workers\(adminPart)")
+        say(
+            "swiftlet-transceiver ready: signaling http://\(signaling)/, trunk \(trunk), \(workers) workers\(adminPart), \(HandshakeLibrary.name)"
+        )
         control.run()
         for index in 0..<workers { if let thread = threads[index].take() { thread.join() } }
         say("swiftlet-transceiver: stopped")

@@ -83,6 +83,12 @@ struct CallBenchReport {
             }
             lines.append([name] + (isAlone ? [text(a)] : [text(a), text(b), text(a + b)]))
         }
+        // While calls are set up one after the other, those that are there already are checked upon and report: on average for half of the time.
+        let others = { (time: (CallMoment) -> Int64) in
+            self.perSecond(self.idleBegins, self.idleEnds, time) * Double((self.connected.at - self.atStart.at).microseconds) / 2_000_000
+        }
+        let (a, b) = (others(\.transceiver), others(\.relay))
+        if a.isFinite { lines.insert(["  of it, calls that were there"] + [a, b, a + b].map { "\(decimals($0, 0)) µs" }, at: 2) }
         printTable(lines)
         for name in threadNames {
             let set = perCall(atStart, connected) { $0.threads[name] ?? 0 }

@@ -6,7 +6,8 @@ import Primitives
 final class ForeignPeer {
     struct Settings: Sendable, CustomStringConvertible {
         var description: String
-        var rsa = false
+        /// A curve, or OpenSSL's name of another type of key.
+        var key = "P-256"
         var certificate = true
         var ciphers = "DEFAULT"
         var groups = "X25519:P-256"
@@ -36,7 +37,7 @@ final class ForeignPeer {
         if let profiles = settings.profiles { precondition(SSL_CTX_set_tlsext_use_srtp(context, profiles) == 0) }
         SSL_CTX_set_verify(context, SSL_VERIFY_PEER, { _, _ in 1 })
         if settings.certificate {
-            let (key, certificate) = Self.makeCertificate(settings.rsa ? "RSA" : "EC")
+            let (key, certificate) = Self.makeCertificate(settings.key)
             SSL_CTX_use_certificate(context, certificate)
             SSL_CTX_use_PrivateKey(context, key)
             EVP_PKEY_free(key)
@@ -124,10 +125,11 @@ final class ForeignPeer {
     }
 
     private static func makeCertificate(_ type: String) -> (key: OpaquePointer?, certificate: OpaquePointer?) {
-        let generator = EVP_PKEY_CTX_new_from_name(nil, type, nil)
+        let isCurve = type.hasPrefix("P-")
+        let generator = EVP_PKEY_CTX_new_from_name(nil, isCurve ? "EC" : type, nil)
         defer { EVP_PKEY_CTX_free(generator) }
         EVP_PKEY_keygen_init(generator)
-        if type == "EC" { EVP_PKEY_CTX_set_group_name(generator, "P-256") }
+        if isCurve { EVP_PKEY_CTX_set_group_name(generator, type) }
         var key: OpaquePointer?
         precondition(EVP_PKEY_generate(generator, &key) == 1)
         let certificate = X509_new()
@@ -137,7 +139,7 @@ final class ForeignPeer {
         // Long out of date: that must not matter.
         ASN1_TIME_set(X509_getm_notAfter(certificate), 1_000_000)
         X509_set_pubkey(certificate, key)
-        precondition(X509_sign(certificate, key, EVP_sha256()) > 0)
+        precondition(X509_sign(certificate, key, type == "ED25519" ? nil : EVP_sha256()) > 0)
         return (key, certificate)
     }
 }

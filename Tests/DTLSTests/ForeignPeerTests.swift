@@ -41,7 +41,9 @@ import Testing
 
     static let good = [
         ForeignPeer.Settings(description: "plain"),
-        ForeignPeer.Settings(description: "RSA certificate", rsa: true),
+        ForeignPeer.Settings(description: "RSA certificate", key: "RSA"),
+        ForeignPeer.Settings(description: "RSA certificate, P-256 alone", key: "RSA", groups: "P-256"),
+        ForeignPeer.Settings(description: "P-384 certificate", key: "P-384", groups: "X25519:P-256:P-384"),
         ForeignPeer.Settings(description: "P-256 alone", groups: "P-256"),
         ForeignPeer.Settings(description: "P-384 first", groups: "P-384:P-256"),
         ForeignPeer.Settings(description: "ChaCha20 alone", ciphers: "CHACHA20"),
@@ -73,6 +75,17 @@ import Testing
         #expect(drops == [.closed, nil] && last == .closed)
     }
 
+    /// As servers they find no cipher suite among ours.
+    @Test(arguments: ["RSA-PSS", "ED25519"]) func `clients with rarer keys are understood`(key: String) {
+        let (events, peer) = meet(.server, ForeignPeer.Settings(description: key, key: key))
+        #expect(isEstablished(events))
+        #expect(peer.isEstablished)
+    }
+
+    @Test func `handshakes have a library context of their own where OpenSSL would else search all of its algorithms`() {
+        #expect(HandshakeLibrary.isLean == (OpenSSL_version_num() < 0x3020_0000))
+    }
+
     @Test(arguments: DTLSHash.allCases)
     func `a fingerprint may use any hash`(hash: DTLSHash) {
         let (events, _) = meet(.server, ForeignPeer.Settings(description: "plain"), hash: hash)
@@ -93,7 +106,7 @@ import Testing
 
     @Test(arguments: [
         ForeignPeer.Settings(description: "CBC alone", ciphers: "ECDHE+AES128+SHA"),
-        ForeignPeer.Settings(description: "no forward secrecy", rsa: true, ciphers: "kRSA+AESGCM"),
+        ForeignPeer.Settings(description: "no forward secrecy", key: "RSA", ciphers: "kRSA+AESGCM"),
         ForeignPeer.Settings(description: "P-521 alone", groups: "P-521"),
         ForeignPeer.Settings(description: "DTLS 1.0", version: DTLS1_VERSION),
     ])

@@ -3,6 +3,11 @@ import SRTP
 import Testing
 
 /// The examples that the RFCs print.
+private func deriveKey(_ master: SRTPMasterKey, label: UInt8, count: Int) -> [UInt8] {
+    var derivation = SRTPKeyDerivation(master)
+    return derivation.key(label: label, count: count)
+}
+
 @Suite struct RFCExamples {
     @Test func `session keys of RFC 3711 appendix B.3`() throws {
         let master = SRTPMasterKey(
