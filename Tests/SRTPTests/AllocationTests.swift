@@ -28,7 +28,17 @@ private nonisolated(unsafe) var libcryptoAllocations = 0
     }
 }
 
+/// The heap is the process's, whose other threads may keep something meanwhile, once. What packets kept would be there every time.
 private func exchangePackets(_ profile: SRTPProfile) throws {
+    var growths: [Int] = []
+    while growths.count < 3 {
+        growths.append(try heapGrowth(profile))
+        if growths.last == 0 { return }
+    }
+    preconditionFailure("\(profile): the heap grew by \(growths) bytes")
+}
+
+private func heapGrowth(_ profile: SRTPProfile) throws -> Int {
     var client = try Calls.client(profile)
     var server = try Calls.server(profile)
     let voice = rtp(0, payload: [UInt8](repeating: 1, count: 160))
@@ -56,5 +66,5 @@ private func exchangePackets(_ profile: SRTPProfile) throws {
     }
     precondition(libcryptoAllocations > 0, "nothing was counted")
     precondition(libcryptoAllocations == allocations, "\(profile): \(libcryptoAllocations - allocations) allocations in libcrypto")
-    precondition(mallinfo2().uordblks == heap, "\(profile): the heap grew from \(heap) to \(mallinfo2().uordblks) bytes")
+    return Int(mallinfo2().uordblks) - Int(heap)
 }

@@ -73,10 +73,11 @@ import TransceiverCore
         }
     }
 
-    @Test func `of video, audio and data the video is not taken`() throws {
+    @Test func `of audio and video the video is kept, and not used`() throws {
         var desk = Sample.desk()
         let response = try desk.respond(.offer("aiortc-1.16-audio-video.sdp"))
-        #expect(response.mediaLines.map { $0.hasPrefix("m=video 0 ") } == [false, true])
+        #expect(response.mediaLines.map { $0.hasPrefix("m=video 9 ") } == [false, true])
+        #expect(response.text.split(separator: "a=inactive").count == 2)
         let audio = desk.creations().first?.audio
         #expect(audio?.opusPayloadType == 96)
     }
