@@ -344,6 +344,7 @@ extension RelayWorker {
     }
 
     /// Up to a few batches of one public socket, each forwarded before the next is taken.
+    @inline(never)
     private mutating func receiveFromClients(_ index: Int, _ now: Instant) {
         guard sides[index].isReady else { return }
         sides[index].isReady = false
@@ -383,6 +384,7 @@ extension RelayWorker {
 
     /// Sends all that the core has for the trunk. What the batch borrows is sent before this returns, so before the core is given
     /// anything that it could write over it.
+    @inline(never)
     private mutating func sendUplink() {
         while Self.append(&relay, &uplink) {
             if uplink.isFull { engine.send(&uplink, on: trunk) }
@@ -449,6 +451,7 @@ extension RelayWorker {
 
 extension RelayWorker {
     /// - Parameter wasAnnounced: whether an empty receive means that there is an ICMP message instead.
+    @inline(never)
     private mutating func receiveFromTrunk(_ now: Instant, wasAnnounced: Bool) {
         guard trunkReady else { return }
         trunkReady = false
@@ -516,6 +519,7 @@ extension RelayWorker {
         client.ip.isV4 ? side.takesV4 : side.takesV6 && !client.isOverTCP
     }
 
+    @inline(never)
     private mutating func publish(_ now: Instant) {
         published = now
         var words = RelayWords(relay.counters)
