@@ -58,8 +58,9 @@ class Flood(unittest.TestCase):
     def test_every_bad_packet_is_counted_with_its_reason(self):
         report = self.report
         reasons = {drop["reason"]: drop["count"] for drop in report["dropped"]}
-        for reason in ("wrong_hint_tag", "malformed_stun", "no_username", "wrong_integrity"):
-            self.assertGreater(reasons.get(reason, 0), report["bad_packets"] * 0.1, f"{reason}: {report}")
+        # Malformed are two kinds: what is cut short, and what has more attributes than any client sends.
+        for reason, share in (("wrong_hint_tag", 0.1), ("malformed_stun", 0.3), ("wrong_integrity", 0.1)):
+            self.assertGreater(reasons.get(reason, 0), report["bad_packets"] * share, f"{reason}: {report}")
         self.assertGreater(report["truncated"], report["bad_packets"] * 0.1, report)
         counted = sum(reasons.values()) + report["truncated"] + report["queue_dropped"]
         lost_calls = report["loss_in_flood"] * report["sent_in_flood"]
