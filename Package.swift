@@ -68,7 +68,7 @@ let package = Package(
 
         // The two product cores.
         .target(
-            name: "RelayCore", dependencies: ["Primitives", "STUN", "Crypto", "RoutingHint", "Trunk"], swiftSettings: strict),
+            name: "RelayCore", dependencies: ["Primitives", "Crypto", "RoutingHint", "Trunk"], swiftSettings: strict),
         .target(
             name: "TransceiverCore",
             dependencies: [
