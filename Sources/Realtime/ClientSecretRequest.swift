@@ -11,18 +11,8 @@ public struct ClientSecretRequest: Sendable, Equatable {
 
     public init(parsing body: RawSpan, abilities: SessionObject.Abilities) throws(APIError) {
         guard body.byteCount > 0 else { return }
-        let value: JSONValue
-        do {
-            value = try JSONValue(parsing: body)
-        } catch {
-            throw APIError(code: "invalid_json", message: "The body is not valid JSON within this server's limits (\(error)).")
-        }
-        var fields = try FieldReader(value, path: "")
-        if var expiry = try fields.object("expires_after") {
-            _ = try expiry.choice("anchor", ["created_at"])
-            if let given = try expiry.integer("seconds", in: 10...7_200) { seconds = given }
-            try expiry.finish()
-        }
+        var fields = try FieldReader(JSONValue(requestBody: body), path: "")
+        if let given = try fields.secretLifetime("expires_after") { seconds = given }
         if let given = fields.value("session"), !given.isNull {
             try session.apply(given, abilities: abilities)
             sessionJSON = given

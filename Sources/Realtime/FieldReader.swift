@@ -78,3 +78,25 @@ struct FieldReader {
         for member in members.members where !taken.contains(member.name) { throw .unknown(name(String(member.name.prefix(64)))) }
     }
 }
+
+extension JSONValue {
+    /// The body of a request; an error of the API when it is no JSON.
+    init(requestBody body: RawSpan) throws(APIError) {
+        do {
+            self = try JSONValue(parsing: body)
+        } catch {
+            throw APIError(code: "invalid_json", message: "The body is not valid JSON within this server's limits (\(error)).")
+        }
+    }
+}
+
+extension FieldReader {
+    /// How long a client secret lives, in seconds: 10…7200, from when it is made. nil where `name` does not say.
+    mutating func secretLifetime(_ name: String) throws(APIError) -> Int? {
+        guard var expiry = try object(name) else { return nil }
+        _ = try expiry.choice("anchor", ["created_at"])
+        let seconds = try expiry.integer("seconds", in: 10...7_200)
+        try expiry.finish()
+        return seconds
+    }
+}

@@ -22,21 +22,11 @@ public struct LegacySessionRequest: Sendable, Equatable {
     public init(parsing body: RawSpan, isTranscription: Bool, abilities: SessionObject.Abilities) throws(APIError) {
         self.isTranscription = isTranscription
         sessionJSON = [:]
-        var value: JSONValue = [:]
-        if body.byteCount > 0 {
-            do {
-                value = try JSONValue(parsing: body)
-            } catch {
-                throw APIError(code: "invalid_json", message: "The body is not valid JSON within this server's limits (\(error)).")
-            }
-        }
+        let value: JSONValue = body.byteCount > 0 ? try JSONValue(requestBody: body) : [:]
         var fields = try FieldReader(value, path: "")
         if var secret = try fields.object("client_secret") {
             for name in ["expires_after", "expires_at"] {
-                guard var expiry = try secret.object(name) else { continue }
-                _ = try expiry.choice("anchor", ["created_at"])
-                if let given = try expiry.integer("seconds", in: 10...7_200) { seconds = given }
-                try expiry.finish()
+                if let given = try secret.secretLifetime(name) { seconds = given }
             }
             try secret.finish()
         }
